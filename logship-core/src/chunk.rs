@@ -1,0 +1,237 @@
+//! What one `export` call is given.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::encoding::EncodedPage;
+use crate::{Compression, LogRecord, Page, Partition, Start};
+
+/// Records for one `export` call: a view of pages, which copies none.
+///
+/// What happened to a record is said by its index in the chunk: 0 is the first that [`Chunk::records`] gives.
+#[derive(Clone)]
+pub struct Chunk {
+    pub(crate) lane: Arc<str>,
+    pub(crate) segments: Vec<Segment>,
+    pub(crate) len: usize,
+    /// Where the lane stood before the first record.
+    pub(crate) begins: Option<Arc<Start>>,
+    pub(crate) attempt: u32,
+    pub(crate) body: Option<Body>,
+}
+
+/// Neighbouring records of one page.
+#[derive(Clone)]
+pub(crate) struct Segment {
+    pub(crate) page: Arc<Page>,
+    pub(crate) encoded: Option<Arc<EncodedPage>>,
+    pub(crate) range: Range<usize>,
+}
+
+/// The body of a request, ready to send.
+#[derive(Clone)]
+pub struct Body {
+    /// The bytes, packed. Cheap to clone; a retry sends the same ones.
+    pub bytes: Bytes,
+    /// How many bytes there were before packing.
+    pub unpacked_len: usize,
+    /// How they are packed.
+    pub compression: Compression,
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes, {} before {:?}", self.bytes.len(), self.unpacked_len, self.compression)
+    }
+}
+
+impl Chunk {
+    /// A chunk made by hand, for tests of an exporter and for programs that have records but no engine. `encoding`
+    /// is the exporter's own, if it has one.
+    pub fn of_page(page: Page, encoding: Option<&dyn crate::Encoding>) -> Result<Self, crate::Error> {
+        let range = 0..page.records().len();
+        let page = Arc::new(page);
+        let encoded = encoding.map(|encoding| page.encoded(encoding));
+        let mut chunk = Chunk {
+            lane: Arc::from("test"),
+            len: range.len(),
+            segments: vec![Segment { page, encoded, range }],
+            begins: Some(Arc::new(Start::Earliest)),
+            attempt: 1,
+            body: None,
+        };
+        if let Some(encoding) = encoding {
+            chunk.body = Some(chunk.pack(encoding)?);
+        }
+        Ok(chunk)
+    }
+
+    /// How many records there are; never none.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are no records. The engine never makes such a chunk.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The records, in order.
+    pub fn records(&self) -> impl Iterator<Item = &LogRecord> + Clone {
+        self.segments.iter().flat_map(|segment| &segment.page.records()[segment.range.clone()])
+    }
+
+    /// The first record.
+    pub fn first(&self) -> Option<&LogRecord> {
+        self.records().next()
+    }
+
+    /// The last record.
+    pub fn last(&self) -> Option<&LogRecord> {
+        self.segments.last().and_then(|segment| segment.page.records()[segment.range.clone()].last())
+    }
+
+    /// The lane this chunk is of.
+    pub fn lane(&self) -> &str {
+        &self.lane
+    }
+
+    /// The partition of the first record. All records are of it where the exporter's
+    /// [`Limits::one_partition`](crate::Limits::one_partition) is set.
+    pub fn partition(&self) -> Option<&Partition> {
+        self.segments.first().map(|segment| segment.page.partition())
+    }
+
+    /// Where the lane stood in that partition before the first record. For exporters that are
+    /// [idempotent by chunk](crate::Idempotency::PerChunk) this is the identity of the chunk: after a crash the lane
+    /// begins again at the last committed position, so whatever it sends first begins where the lost chunk began.
+    pub fn begins(&self) -> Option<&Start> {
+        self.begins.as_deref()
+    }
+
+    /// Which attempt this is, from 1.
+    pub fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    /// The encoded and packed body; `None` for exporters without an [`Encoding`](crate::Encoding).
+    pub fn body(&self) -> Option<&Body> {
+        self.body.as_ref()
+    }
+
+    /// Encodes and packs the body.
+    pub(crate) fn pack(&self, encoding: &dyn crate::Encoding) -> Result<Body, crate::Error> {
+        let separator = encoding.separator();
+        let mut parts: Vec<&[u8]> = vec![encoding.begin()];
+        for segment in &self.segments {
+            let Some(encoded) = &segment.encoded else { continue };
+            if separator.is_empty() {
+                parts.push(encoded.range(segment.range.clone()));
+                continue;
+            }
+            for index in segment.range.clone() {
+                if parts.len() > 1 {
+                    parts.push(separator);
+                }
+                parts.push(encoded.record(index));
+            }
+        }
+        parts.push(encoding.end());
+        let unpacked_len = parts.iter().map(|part| part.len()).sum();
+        let compression = encoding.compression();
+        let bytes = compression.pack(parts, unpacked_len).map_err(|error| {
+            crate::Error::new(crate::ErrorKind::Unexpected, "pack a body", "the packer failed").with_source(error)
+        })?;
+        Ok(Body { bytes: bytes.into(), unpacked_len, compression })
+    }
+
+    /// The records at the given ascending indexes, as a chunk of their own without a body.
+    pub(crate) fn select(&self, indexes: &[usize]) -> Chunk {
+        let mut segments: Vec<Segment> = Vec::new();
+        let mut wanted = indexes.iter().copied().peekable();
+        let mut base = 0;
+        for segment in &self.segments {
+            let mut open: Option<Range<usize>> = None;
+            while let Some(index) = wanted.next_if(|index| *index < base + segment.range.len()) {
+                let at = segment.range.start + index - base;
+                match &mut open {
+                    Some(range) if range.end == at => range.end = at + 1,
+                    _ => {
+                        segments.extend(open.take().map(|range| Segment { range, ..segment.clone() }));
+                        open = Some(at..at + 1);
+                    }
+                }
+            }
+            segments.extend(open.map(|range| Segment { range, ..segment.clone() }));
+            base += segment.range.len();
+        }
+        let begins = match indexes.first() {
+            Some(0) | None => self.begins.clone(),
+            // The record before the first is where the lane would stand.
+            Some(first) => {
+                self.records().nth(first - 1).map(|record| Arc::new(Start::After(record.id.position().detached())))
+            }
+        };
+        Chunk { segments, len: indexes.len(), begins, body: None, ..self.clone() }
+    }
+}
+
+impl fmt::Debug for Chunk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Chunk")
+            .field("lane", &self.lane)
+            .field("records", &self.len)
+            .field("first", &self.first().map(|record| &record.id))
+            .field("attempt", &self.attempt)
+            .field("body", &self.body)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Cursor, PageEnd, RecordId, Timestamp};
+
+    fn chunk(pages: &[&[i64]]) -> Chunk {
+        let partition = Partition::new("p");
+        let segments: Vec<Segment> = pages
+            .iter()
+            .map(|numbers| {
+                let records = numbers.iter().map(|number| {
+                    let id = RecordId::new(partition.clone(), Cursor::number(*number));
+                    LogRecord::new(id, Timestamp::from_secs(*number))
+                });
+                let page = Page::new(partition.clone(), records.collect(), PageEnd::More);
+                Segment { range: 0..page.records().len(), page: Arc::new(page), encoded: None }
+            })
+            .collect();
+        let len = segments.iter().map(|segment| segment.range.len()).sum();
+        Chunk { lane: "l".into(), segments, len, begins: Some(Arc::new(Start::Earliest)), attempt: 1, body: None }
+    }
+
+    fn numbers(chunk: &Chunk) -> Vec<i64> {
+        chunk.records().map(|record| record.id.position().as_number()).collect()
+    }
+
+    #[test]
+    fn a_selection_keeps_order_across_pages() {
+        let chunk = chunk(&[&[1, 2, 3], &[4, 5], &[6, 7]]);
+        for indexes in [vec![0, 1, 2, 3, 4, 5, 6], vec![1, 2, 3, 6], vec![0, 2, 5], vec![4]] {
+            let selected = chunk.select(&indexes);
+            let expected: Vec<i64> = indexes.iter().map(|index| *index as i64 + 1).collect();
+            assert_eq!(numbers(&selected), expected);
+            assert_eq!(selected.len(), indexes.len());
+        }
+    }
+
+    #[test]
+    fn a_selection_begins_behind_the_record_before_it() {
+        let chunk = chunk(&[&[1, 2, 3]]);
+        assert_eq!(chunk.select(&[0, 1]).begins(), Some(&Start::Earliest));
+        assert_eq!(chunk.select(&[2]).begins(), Some(&Start::After(Cursor::number(2))));
+    }
+}

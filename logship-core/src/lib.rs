@@ -1,0 +1,52 @@
+//! The core of [logship](https://docs.rs/logship): the record model, the three traits, and the engine between them.
+//!
+//! Five nouns carry everything:
+//!
+//! - a [`Source`] gives [`Page`]s of [`LogRecord`]s of one [`Partition`], strictly after a [`Cursor`];
+//! - an [`Exporter`] takes a [`Chunk`] and says what became of each record in it, an [`Outcome`];
+//! - a [`Lane`] is one exporter's way through the engine, with its own cursors, filter, chunk size and retries;
+//! - an [`OffsetStore`] keeps how far each lane has come, and sees to it that one shipper at a time moves it;
+//! - a [`LogShipper`] puts them together.
+//!
+//! This crate has no HTTP client, no database driver and no vendor in it, starts no threads of its own, installs
+//! nothing process-wide, and reads the clock only through [`Clock`] and `tokio::time`.
+
+mod chunk;
+mod compression;
+mod encoding;
+mod error;
+mod exporter;
+mod lane;
+mod offsets;
+mod outcome;
+mod page;
+mod position;
+mod query;
+mod record;
+mod registry;
+mod secret;
+mod severity;
+mod source;
+mod text;
+mod time;
+
+pub use async_trait::async_trait;
+
+pub use chunk::{Body, Chunk};
+pub use compression::Compression;
+pub use encoding::{Encoding, Unencodable};
+pub use error::{Advice, Certainty, Error, ErrorKind};
+pub use exporter::{Artifacts, Capabilities, Exporter, Idempotency, Limits};
+pub use lane::{Lane, LaneOptions, OnReject, RetryPolicy};
+pub use offsets::{LaneDelta, LaneOffset, Lease, OffsetKey, OffsetStore, Offsets, OffsetsDelta};
+pub use outcome::{Outcome, OutcomeBuilder, Rejection};
+pub use page::{Page, PageEnd, PageLimits};
+pub use position::{Cursor, Partition, RecordId, Start};
+pub use query::{Condition, Filter, Query};
+pub use record::{LogRecord, Resource, Scope, Value};
+pub use registry::{BuildContext, Fields, Registry, read_fields};
+pub use secret::{NoSecrets, Secret, SecretProvider, SecretRef};
+pub use severity::Severity;
+pub use source::{ArrivalOrder, Source};
+pub use text::{Text, TextArena};
+pub use time::{Clock, SystemClock, Timestamp};

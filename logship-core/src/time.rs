@@ -1,0 +1,222 @@
+//! Points in time, and the clock through which wall time enters the engine.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use chrono::{DateTime, Datelike, NaiveDate, Utc};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A point in time: nanoseconds since 1970-01-01T00:00:00Z, as OpenTelemetry counts them.
+///
+/// Holds 1677-09-21 to 2262-04-11; a conversion from outside that range gives the nearest end of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(i64);
+
+const NANOS: i64 = 1_000_000_000;
+
+impl Timestamp {
+    /// From nanoseconds since the epoch.
+    pub const fn from_nanos(nanos: i64) -> Self {
+        Timestamp(nanos)
+    }
+
+    /// From microseconds since the epoch.
+    pub const fn from_micros(micros: i64) -> Self {
+        Timestamp(micros.saturating_mul(1_000))
+    }
+
+    /// From milliseconds since the epoch.
+    pub const fn from_millis(millis: i64) -> Self {
+        Timestamp(millis.saturating_mul(1_000_000))
+    }
+
+    /// From seconds since the epoch.
+    pub const fn from_secs(secs: i64) -> Self {
+        Timestamp(secs.saturating_mul(NANOS))
+    }
+
+    /// The wall clock's present time.
+    pub fn now() -> Self {
+        Utc::now().into()
+    }
+
+    /// Nanoseconds since the epoch.
+    pub const fn as_nanos(self) -> i64 {
+        self.0
+    }
+
+    /// Whole microseconds since the epoch, rounded down.
+    pub const fn as_micros(self) -> i64 {
+        self.0.div_euclid(1_000)
+    }
+
+    /// Whole milliseconds since the epoch, rounded down.
+    pub const fn as_millis(self) -> i64 {
+        self.0.div_euclid(1_000_000)
+    }
+
+    /// This point moved back by `duration`, or the earliest point there is.
+    pub fn saturating_sub(self, duration: Duration) -> Self {
+        Timestamp(self.0.saturating_sub(i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)))
+    }
+
+    /// This point moved forward by `duration`, or the latest point there is.
+    pub fn saturating_add(self, duration: Duration) -> Self {
+        Timestamp(self.0.saturating_add(i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)))
+    }
+
+    /// The time from `earlier` to this point; zero if `earlier` is later.
+    pub fn since(self, earlier: Timestamp) -> Duration {
+        Duration::from_nanos(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+
+    /// Writes `2026-11-20T08:30:00.123456789Z` to `out`: RFC 3339, UTC, always nine digits, so that text sorts as time.
+    pub fn write_rfc3339(self, out: &mut Vec<u8>) {
+        let secs = self.0.div_euclid(NANOS);
+        let (year, month, day) = civil_date(secs.div_euclid(86_400));
+        let second_of_day = secs.rem_euclid(86_400) as u32;
+        let mut text = *b"0000-00-00T00:00:00.000000000Z";
+        write_digits(&mut text[0..4], year);
+        write_digits(&mut text[5..7], month);
+        write_digits(&mut text[8..10], day);
+        write_digits(&mut text[11..13], second_of_day / 3_600);
+        write_digits(&mut text[14..16], second_of_day / 60 % 60);
+        write_digits(&mut text[17..19], second_of_day % 60);
+        write_digits(&mut text[20..29], self.0.rem_euclid(NANOS) as u32);
+        out.extend_from_slice(&text);
+    }
+
+    /// Reads an RFC 3339 text with any offset, or the same without an offset, taken as UTC, with `T` or a space.
+    pub fn parse(text: &str) -> Option<Self> {
+        if let Ok(time) = DateTime::parse_from_rfc3339(text) {
+            return Some(time.to_utc().into());
+        }
+        ["%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f"]
+            .iter()
+            .find_map(|format| chrono::NaiveDateTime::parse_from_str(text, format).ok())
+            .map(|time| time.and_utc().into())
+    }
+}
+
+/// Year, month and day of a day counted from 1970-01-01. The range of [`Timestamp`] keeps the year within four digits.
+/// Days-to-civil after Howard Hinnant, <https://howardhinnant.github.io/date_algorithms.html#civil_from_days>.
+fn civil_date(days: i64) -> (u32, u32, u32) {
+    let days = days + 719_468;
+    let era = days.div_euclid(146_097);
+    let day_of_era = days.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    (year as u32, month as u32, day as u32)
+}
+
+fn write_digits(out: &mut [u8], mut number: u32) {
+    for digit in out.iter_mut().rev() {
+        *digit = b'0' + (number % 10) as u8;
+        number /= 10;
+    }
+}
+
+impl From<DateTime<Utc>> for Timestamp {
+    fn from(time: DateTime<Utc>) -> Self {
+        Timestamp(time.timestamp_nanos_opt().unwrap_or(if time.year() < 1970 { i64::MIN } else { i64::MAX }))
+    }
+}
+
+impl From<Timestamp> for DateTime<Utc> {
+    fn from(time: Timestamp) -> Self {
+        DateTime::from_timestamp_nanos(time.0)
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = Vec::with_capacity(30);
+        self.write_rfc3339(&mut text);
+        f.pad(&String::from_utf8_lossy(&text))
+    }
+}
+
+impl FromStr for Timestamp {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        Timestamp::parse(text)
+            .or_else(|| {
+                NaiveDate::parse_from_str(text, "%Y-%m-%d")
+                    .ok()
+                    .map(|d| d.and_time(Default::default()).and_utc().into())
+            })
+            .ok_or_else(|| format!("`{text}` is not a time such as 2026-11-20T08:30:00Z"))
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Wall time, as the engine sees it. Tests hand in their own; everything else takes [`SystemClock`].
+///
+/// Waiting never goes through this: the engine waits on `tokio::time`, which tests can pause.
+pub trait Clock: fmt::Debug + Send + Sync {
+    /// The present time.
+    fn now(&self) -> Timestamp;
+}
+
+/// The machine's clock.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn text_has_nine_digits_and_sorts_as_time() {
+        let time = Timestamp::from_nanos(1_795_163_400_123_456_789);
+        assert_eq!(time.to_string(), "2026-11-20T08:30:00.123456789Z");
+        assert_eq!(Timestamp::from_nanos(-1).to_string(), "1969-12-31T23:59:59.999999999Z");
+    }
+
+    #[test]
+    fn both_widths_of_an_orchestrators_table_are_read() {
+        for text in ["2026-11-20T08:30:00.123Z", "2026-11-20 08:30:00.123", "2026-11-20T09:30:00.123000+01:00"] {
+            assert_eq!(Timestamp::parse(text), Some(Timestamp::from_millis(1_795_163_400_123)), "{text}");
+        }
+        assert_eq!(Timestamp::parse("yesterday"), None);
+    }
+
+    #[test]
+    fn years_out_of_range_end_at_the_nearest_end() {
+        assert_eq!(Timestamp::parse("0001-01-01T00:00:00Z"), Some(Timestamp::from_nanos(i64::MIN)));
+        assert_eq!(Timestamp::parse("9999-12-31T23:59:59Z"), Some(Timestamp::from_nanos(i64::MAX)));
+    }
+
+    proptest! {
+        #[test]
+        fn text_agrees_with_chrono_and_reads_back(nanos: i64) {
+            let time = Timestamp::from_nanos(nanos);
+            let chrono_text = DateTime::<Utc>::from(time).format("%Y-%m-%dT%H:%M:%S%.9fZ").to_string();
+            prop_assert_eq!(time.to_string(), chrono_text);
+            prop_assert_eq!(time.to_string().parse::<Timestamp>(), Ok(time));
+        }
+    }
+}
