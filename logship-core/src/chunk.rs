@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::encoding::EncodedPage;
+use crate::engine::budget::Held;
 use crate::{Compression, LogRecord, Page, Partition, Start};
 
 /// Records for one `export` call: a view of pages, which copies none.
@@ -24,11 +25,13 @@ pub struct Chunk {
 }
 
 /// Neighbouring records of one page.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct Segment {
     pub(crate) page: Arc<Page>,
     pub(crate) encoded: Option<Arc<EncodedPage>>,
     pub(crate) range: Range<usize>,
+    /// Counts the page and its encoded form against the lane's share, as long as the lane holds them.
+    pub(crate) _held: Option<Arc<Held>>,
 }
 
 /// The body of a request, ready to send.
@@ -58,7 +61,7 @@ impl Chunk {
         let mut chunk = Chunk {
             lane: Arc::from("test"),
             len: range.len(),
-            segments: vec![Segment { page, encoded, range }],
+            segments: vec![Segment { page, encoded, range, _held: None }],
             begins: Some(Arc::new(Start::Earliest)),
             attempt: 1,
             body: None,
@@ -175,7 +178,8 @@ impl Chunk {
                 self.records().nth(first - 1).map(|record| Arc::new(Start::After(record.id.position().detached())))
             }
         };
-        Chunk { segments, len: indexes.len(), begins, body: None, ..self.clone() }
+        let (lane, attempt) = (Arc::clone(&self.lane), self.attempt);
+        Chunk { lane, segments, len: indexes.len(), begins, attempt, body: None }
     }
 }
 
@@ -206,7 +210,7 @@ mod tests {
                     LogRecord::new(id, Timestamp::from_secs(*number))
                 });
                 let page = Page::new(partition.clone(), records.collect(), PageEnd::More);
-                Segment { range: 0..page.records().len(), page: Arc::new(page), encoded: None }
+                Segment { range: 0..page.records().len(), page: Arc::new(page), encoded: None, _held: None }
             })
             .collect();
         let len = segments.iter().map(|segment| segment.range.len()).sum();

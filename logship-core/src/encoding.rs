@@ -4,6 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
+use crate::engine::budget::Held;
 use crate::{Compression, LogRecord};
 
 /// How one destination wants a record written: pure, without I/O.
@@ -60,6 +61,8 @@ pub(crate) struct EncodedPage {
     ends: Vec<u32>,
     /// The records that have no form, with the reason, in order.
     unencodable: Vec<(u32, String)>,
+    /// Counts these bytes against the byte budget.
+    pub(crate) held: Option<Held>,
 }
 
 impl EncodedPage {
@@ -77,7 +80,7 @@ impl EncodedPage {
             }
             ends.push(bytes.len() as u32);
         }
-        EncodedPage { bytes: bytes.into(), ends, unencodable }
+        EncodedPage { bytes: bytes.into(), ends, unencodable, held: None }
     }
 
     /// The bytes of one record.

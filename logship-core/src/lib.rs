@@ -14,6 +14,7 @@
 mod chunk;
 mod compression;
 mod encoding;
+mod engine;
 mod error;
 mod exporter;
 mod lane;
@@ -21,20 +22,25 @@ mod offsets;
 mod outcome;
 mod page;
 mod position;
+mod progress;
 mod query;
 mod record;
 mod registry;
+mod report;
 mod secret;
 mod severity;
+mod shipper;
 mod source;
 mod text;
 mod time;
 
 pub use async_trait::async_trait;
+pub use tokio_util::sync::CancellationToken;
 
 pub use chunk::{Body, Chunk};
 pub use compression::Compression;
 pub use encoding::{Encoding, Unencodable};
+pub use engine::CpuWork;
 pub use error::{Advice, Certainty, Error, ErrorKind};
 pub use exporter::{Artifacts, Capabilities, Exporter, Idempotency, Limits};
 pub use lane::{Lane, LaneOptions, OnReject, RetryPolicy};
@@ -42,11 +48,14 @@ pub use offsets::{LaneDelta, LaneOffset, Lease, OffsetKey, OffsetStore, Offsets,
 pub use outcome::{Outcome, OutcomeBuilder, Rejection};
 pub use page::{Page, PageEnd, PageLimits};
 pub use position::{Cursor, Partition, RecordId, Start};
+pub use progress::Progress;
 pub use query::{Condition, Filter, Query};
 pub use record::{LogRecord, Resource, Scope, Value};
 pub use registry::{BuildContext, Fields, Registry, read_fields};
+pub use report::{LaneReport, LaneStatus, RunReport};
 pub use secret::{NoSecrets, Secret, SecretProvider, SecretRef};
 pub use severity::Severity;
+pub use shipper::{LogShipper, LogShipperBuilder};
 pub use source::{ArrivalOrder, Source};
 pub use text::{Text, TextArena};
 pub use time::{Clock, SystemClock, Timestamp};

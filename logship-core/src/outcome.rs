@@ -94,6 +94,11 @@ impl Outcome {
         self.fates.iter().enumerate().filter(move |(_, fate)| is_undelivered(fate)).map(|(index, _)| index)
     }
 
+    /// What became of one record.
+    pub(crate) fn fate(&self, index: usize) -> &Fate {
+        self.fates.get(index).unwrap_or(if self.fates.is_empty() { &Fate::Accepted } else { &Fate::Unnamed })
+    }
+
     /// The indexes that were refused, and why.
     pub fn rejected(&self) -> impl Iterator<Item = (usize, &Rejection)> + '_ {
         self.fates.iter().enumerate().filter_map(|(index, fate)| match fate {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::encoding::{EncodedPage, Encoding};
+use crate::engine::budget::{Gauge, Held};
 use crate::{Cursor, LogRecord, Partition};
 
 /// How much one read may give.
@@ -34,6 +35,8 @@ pub struct Page {
     end: PageEnd,
     bytes: usize,
     encoded: Mutex<Vec<(String, Arc<EncodedPage>)>>,
+    /// Counts this page against the byte budget, as long as anybody holds it.
+    held: Option<Held>,
 }
 
 impl Page {
@@ -47,7 +50,7 @@ impl Page {
     /// With `next` `None` it ends where it began.
     pub fn ending_at(partition: Partition, records: Vec<LogRecord>, next: Option<Cursor>, end: PageEnd) -> Self {
         let bytes = records.iter().map(LogRecord::size).sum();
-        Page { partition, records, next, end, bytes, encoded: Mutex::new(Vec::new()) }
+        Page { partition, records, next, end, bytes, encoded: Mutex::new(Vec::new()), held: None }
     }
 
     /// The partition all records are of.
@@ -75,6 +78,11 @@ impl Page {
         self.bytes
     }
 
+    /// Counts the page by `gauge` from now on.
+    pub(crate) fn charge(&mut self, gauge: &Arc<Gauge>) {
+        self.held = Some(gauge.hold(self.bytes));
+    }
+
     /// The records as written by `encoding`. Done once for all lanes with the same encoding key.
     pub(crate) fn encoded(&self, encoding: &dyn Encoding) -> Arc<EncodedPage> {
         // Held while encoding, so that a second lane waits for the first one's work instead of repeating it.
@@ -82,7 +90,9 @@ impl Page {
         if let Some((_, page)) = encoded.iter().find(|(key, _)| key == encoding.key()) {
             return Arc::clone(page);
         }
-        let page = Arc::new(EncodedPage::encode(encoding, &self.records));
+        let mut page = EncodedPage::encode(encoding, &self.records);
+        page.held = self.held.as_ref().map(|held| held.hold_more(page.bytes()));
+        let page = Arc::new(page);
         encoded.push((encoding.key().to_owned(), Arc::clone(&page)));
         page
     }

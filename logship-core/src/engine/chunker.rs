@@ -1,0 +1,403 @@
+//! Cuts pages into chunks of the size that one destination likes.
+
+use std::sync::Arc;
+
+use super::budget::Held;
+use crate::chunk::Segment;
+use crate::encoding::EncodedPage;
+use crate::{Chunk, Cursor, Limits, LogRecord, Page, Query, Rejection, Start, Timestamp};
+
+/// What a lane makes of a page.
+#[derive(Debug)]
+pub(crate) struct Input {
+    /// The lane's number of the page's partition.
+    pub(crate) partition: usize,
+    pub(crate) page: Arc<Page>,
+    /// The first record to take.
+    pub(crate) from: usize,
+    pub(crate) encoded: Option<Arc<EncodedPage>>,
+    pub(crate) held: Arc<Held>,
+}
+
+/// A chunk, and how far each partition is covered once it is done.
+#[derive(Debug)]
+pub(crate) struct Cut {
+    pub(crate) chunk: Chunk,
+    pub(crate) spans: Vec<Span>,
+}
+
+/// What a chunk has of one partition.
+#[derive(Clone, Debug)]
+pub(crate) struct Span {
+    pub(crate) partition: usize,
+    /// Everything up to here is in this chunk or an earlier one, or is not wanted.
+    pub(crate) end: Cursor,
+}
+
+/// What the chunker did with a page.
+#[derive(Debug, Default)]
+pub(crate) struct Pushed {
+    /// Chunks that are full.
+    pub(crate) cuts: Vec<Cut>,
+    /// Records that are waiting in a chunk or were cut into one.
+    pub(crate) taken: usize,
+    /// Records that the lane's own filter does not want.
+    pub(crate) filtered: usize,
+    /// Records that the destination's limits refuse, by index in the page.
+    pub(crate) refused: Vec<(usize, Rejection)>,
+    /// Whether it stopped in front of a refused record, the last of `refused`.
+    pub(crate) stopped: bool,
+    /// How far the partition is covered without anything waiting for it.
+    pub(crate) skipped_to: Option<Cursor>,
+}
+
+/// Gathers records until a limit is reached.
+#[derive(Debug)]
+pub(crate) struct Chunker {
+    lane: Arc<str>,
+    limits: Limits,
+    filter: Query,
+    separator_len: usize,
+    frame_len: usize,
+    stop_at_refusal: bool,
+    /// Where each partition is covered, by the lane's number of it: where the next chunk begins.
+    covered: Vec<Arc<Start>>,
+    open: Open,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    segments: Vec<Segment>,
+    spans: Vec<Span>,
+    begins: Option<Arc<Start>>,
+    records: usize,
+    bytes: usize,
+    first: Option<Timestamp>,
+    last: Option<Timestamp>,
+}
+
+impl Chunker {
+    pub(crate) fn new(
+        lane: Arc<str>,
+        limits: Limits,
+        filter: Query,
+        encoding: Option<&dyn crate::Encoding>,
+        stop_at_refusal: bool,
+    ) -> Self {
+        Chunker {
+            lane,
+            limits,
+            filter,
+            separator_len: encoding.map_or(0, |encoding| encoding.separator().len()),
+            frame_len: encoding.map_or(0, |encoding| encoding.begin().len() + encoding.end().len()),
+            stop_at_refusal,
+            covered: Vec::new(),
+            open: Open::default(),
+        }
+    }
+
+    /// Adds the next partition, which is covered up to `start`.
+    pub(crate) fn add_partition(&mut self, start: Start) {
+        self.covered.push(Arc::new(start));
+    }
+
+    /// Whether no record is waiting.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.open.records == 0
+    }
+
+    /// Takes a page, in the order of its partition.
+    pub(crate) fn push(&mut self, input: &Input, now: Timestamp) -> Pushed {
+        let mut pushed = Pushed::default();
+        let records = input.page.records();
+        let wants_all = self.filter == Query::all();
+        // Where the partition is covered up to the record at hand.
+        let mut covered: Option<&Cursor> = None;
+        for (index, record) in records.iter().enumerate().skip(input.from) {
+            if !wants_all && !self.filter.matches(record) {
+                pushed.filtered += 1;
+            } else if let Some(rejection) = self.refuses(input, index, record, now) {
+                pushed.refused.push((index, rejection));
+                if self.stop_at_refusal {
+                    pushed.stopped = true;
+                    break;
+                }
+            } else {
+                let bytes = self.bytes_of(input, index, record);
+                if self.is_full(input.partition, bytes, record.timestamp) {
+                    if let Some(covered) = covered {
+                        self.cover(input.partition, covered);
+                    }
+                    pushed.cuts.extend(self.cut());
+                }
+                self.take(input, index, bytes, record.timestamp);
+                pushed.taken += 1;
+            }
+            covered = Some(record.id.position());
+        }
+        let end = if pushed.stopped { covered } else { input.page.next() };
+        if let Some(end) = end
+            && !self.cover(input.partition, end)
+        {
+            pushed.skipped_to = Some(end.detached());
+        }
+        pushed
+    }
+
+    /// The chunk of what is waiting.
+    pub(crate) fn cut(&mut self) -> Option<Cut> {
+        if self.is_empty() {
+            return None;
+        }
+        let open = std::mem::take(&mut self.open);
+        for span in &open.spans {
+            self.covered[span.partition] = Arc::new(Start::After(span.end.clone()));
+        }
+        let chunk = Chunk {
+            lane: Arc::clone(&self.lane),
+            segments: open.segments,
+            len: open.records,
+            begins: open.begins,
+            attempt: 0,
+            body: None,
+        };
+        Some(Cut { chunk, spans: open.spans })
+    }
+
+    /// A partition is covered, and durably so, without a chunk.
+    pub(crate) fn skipped(&mut self, partition: usize, end: Cursor) {
+        self.covered[partition] = Arc::new(Start::After(end));
+    }
+
+    /// Why the destination's limits refuse a record, if they do.
+    fn refuses(&self, input: &Input, index: usize, record: &LogRecord, now: Timestamp) -> Option<Rejection> {
+        let refused = |code: &str, reason: String| Some(Rejection::new(code, reason));
+        if let Some(reason) = input.encoded.as_ref().and_then(|encoded| encoded.unencodable(index)) {
+            return refused("unencodable", reason.to_owned());
+        }
+        let bytes = self.bytes_of(input, index, record);
+        let fits_alone = self.limits.chunk_bytes_max.map(|max| max.saturating_sub(self.frame_len));
+        let max = [self.limits.record_bytes_max, fits_alone].into_iter().flatten().min();
+        if let Some(max) = max.filter(|max| bytes > *max) {
+            return refused("record too large", format!("{bytes} bytes; the destination takes {max}"));
+        }
+        let age = now.since(record.timestamp);
+        if let Some(max) = self.limits.record_age_max.filter(|max| age > *max) {
+            return refused("outside destination window", format!("{age:?} old; the destination takes {max:?}"));
+        }
+        let ahead = record.timestamp.since(now);
+        if let Some(max) = self.limits.record_ahead_max.filter(|max| ahead > *max) {
+            return refused("outside destination window", format!("{ahead:?} ahead; the destination takes {max:?}"));
+        }
+        None
+    }
+
+    fn bytes_of(&self, input: &Input, index: usize, record: &LogRecord) -> usize {
+        match &input.encoded {
+            Some(encoded) => encoded.len(index),
+            None => record.size(),
+        }
+    }
+
+    /// Whether one more record would pass a limit.
+    fn is_full(&self, partition: usize, bytes: usize, time: Timestamp) -> bool {
+        let open = &self.open;
+        if open.records == 0 {
+            return false;
+        }
+        let bytes = self.frame_len + open.bytes + self.separator_len + bytes;
+        let first = open.first.map_or(time, |first| first.min(time));
+        let last = open.last.map_or(time, |last| last.max(time));
+        self.limits.chunk_records_max.is_some_and(|max| open.records >= max)
+            || self.limits.chunk_bytes_max.is_some_and(|max| bytes > max)
+            || self.limits.span_max.is_some_and(|max| last.since(first) > max)
+            || (self.limits.one_partition && open.spans.iter().any(|span| span.partition != partition))
+    }
+
+    fn take(&mut self, input: &Input, index: usize, bytes: usize, time: Timestamp) {
+        let open = &mut self.open;
+        match open.segments.last_mut() {
+            Some(last) if Arc::ptr_eq(&last.page, &input.page) && last.range.end == index => last.range.end = index + 1,
+            _ => open.segments.push(Segment {
+                page: Arc::clone(&input.page),
+                encoded: input.encoded.clone(),
+                range: index..index + 1,
+                _held: Some(Arc::clone(&input.held)),
+            }),
+        }
+        if !open.spans.iter().any(|span| span.partition == input.partition) {
+            let end = input.page.records()[index].id.position().clone();
+            open.spans.push(Span { partition: input.partition, end });
+        }
+        if open.records == 0 {
+            open.begins = Some(Arc::clone(&self.covered[input.partition]));
+        } else {
+            open.bytes += self.separator_len;
+        }
+        open.records += 1;
+        open.bytes += bytes;
+        open.first = Some(open.first.map_or(time, |first| first.min(time)));
+        open.last = Some(open.last.map_or(time, |last| last.max(time)));
+    }
+
+    /// The waiting chunk covers a partition up to here. `false` if it has nothing of it.
+    fn cover(&mut self, partition: usize, end: &Cursor) -> bool {
+        match self.open.spans.iter_mut().find(|span| span.partition == partition) {
+            Some(span) => {
+                span.end = end.detached();
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::budget::Gauge;
+    use crate::{Encoding, Filter, PageEnd, Partition, RecordId, Unencodable};
+    use std::time::Duration;
+
+    /// Writes the body's text; a record whose text is `unencodable` has no form.
+    #[derive(Debug)]
+    struct Plain;
+
+    impl Encoding for Plain {
+        fn key(&self) -> &str {
+            "plain"
+        }
+        fn record(&self, record: &LogRecord, out: &mut Vec<u8>) -> Result<(), Unencodable> {
+            match record.body.as_str() {
+                Some("unencodable") => Err(Unencodable { reason: "no form".to_owned() }),
+                text => {
+                    out.extend_from_slice(text.unwrap_or_default().as_bytes());
+                    Ok(())
+                }
+            }
+        }
+        fn begin(&self) -> &'static [u8] {
+            b"["
+        }
+        fn separator(&self) -> &'static [u8] {
+            b","
+        }
+        fn end(&self) -> &'static [u8] {
+            b"]"
+        }
+    }
+
+    fn page(partition: &str, texts: &[&str], first: i64) -> Arc<Page> {
+        let partition = Partition::new(partition);
+        let records = texts.iter().enumerate().map(|(index, text)| {
+            let number = first + index as i64;
+            let id = RecordId::new(partition.clone(), Cursor::number(number));
+            let mut record = LogRecord::new(id, Timestamp::from_secs(number));
+            record.body = (*text).into();
+            record.attributes.push(("text".into(), (*text).into()));
+            record
+        });
+        Arc::new(Page::new(partition.clone(), records.collect(), PageEnd::More))
+    }
+
+    fn input(partition: usize, page: &Arc<Page>) -> Input {
+        let held = Arc::new(Arc::new(Gauge::default()).hold(0));
+        Input { partition, page: Arc::clone(page), from: 0, encoded: Some(page.encoded(&Plain)), held }
+    }
+
+    fn chunker(limits: Limits, filter: Query, stop: bool) -> Chunker {
+        let mut chunker = Chunker::new("l".into(), limits, filter, Some(&Plain), stop);
+        chunker.add_partition(Start::Earliest);
+        chunker.add_partition(Start::Earliest);
+        chunker
+    }
+
+    fn body(cut: &Cut) -> String {
+        String::from_utf8(cut.chunk.pack(&Plain).unwrap().bytes.to_vec()).unwrap()
+    }
+
+    const NOW: Timestamp = Timestamp::from_secs(1_000);
+
+    #[test]
+    fn k7_chunks_are_cut_by_records_across_pages() {
+        let mut chunker = chunker(Limits::none().chunk_records_max(2), Query::all(), true);
+        let first = chunker.push(&input(0, &page("a", &["1", "2", "3"], 1)), NOW);
+        assert_eq!(first.cuts.iter().map(body).collect::<Vec<_>>(), ["[1,2]"]);
+        let second = chunker.push(&input(0, &page("a", &["4", "5"], 4)), NOW);
+        assert_eq!(second.cuts.iter().map(body).collect::<Vec<_>>(), ["[3,4]"]);
+        let rest = chunker.cut().unwrap();
+        assert_eq!((body(&rest).as_str(), rest.spans[0].end.clone()), ("[5]", Cursor::number(5)));
+        assert_eq!(rest.chunk.begins(), Some(&Start::After(Cursor::number(4))));
+    }
+
+    #[test]
+    fn a_body_never_passes_its_exact_byte_limit() {
+        // `[aa,bb]` is seven bytes and `[aa,bbb]` is eight.
+        let mut chunker = chunker(Limits::none().chunk_bytes_max(7), Query::all(), true);
+        let pushed = chunker.push(&input(0, &page("a", &["aa", "bb", "aa", "bbb"], 1)), NOW);
+        let mut bodies: Vec<String> = pushed.cuts.iter().map(body).collect();
+        bodies.extend(chunker.cut().iter().map(body));
+        assert_eq!(bodies, ["[aa,bb]", "[aa]", "[bbb]"]);
+    }
+
+    #[test]
+    fn h8_a_giant_is_refused_alone() {
+        let limits = Limits::none().record_bytes_max(3);
+        let mut chunker = chunker(limits, Query::all(), false);
+        let pushed = chunker.push(&input(0, &page("a", &["1", "giant", "unencodable", "2"], 1)), NOW);
+        let codes: Vec<_> = pushed.refused.iter().map(|(index, why)| (*index, why.code.as_str())).collect();
+        assert_eq!(codes, [(1, "record too large"), (2, "unencodable")]);
+        assert_eq!(body(&chunker.cut().unwrap()), "[1,2]");
+    }
+
+    #[test]
+    fn p10_a_refusal_stops_in_front_of_the_record() {
+        let mut chunker = chunker(Limits::none().record_bytes_max(3), Query::all(), true);
+        let pushed = chunker.push(&input(0, &page("a", &["1", "giant", "2"], 1)), NOW);
+        assert!(pushed.stopped);
+        let cut = chunker.cut().unwrap();
+        assert_eq!((body(&cut).as_str(), cut.spans[0].end.clone()), ("[1]", Cursor::number(1)));
+    }
+
+    #[test]
+    fn h22_outside_the_destinations_window_is_refused_before_sending() {
+        let limits = Limits::none().record_age_max(Duration::from_secs(990)).record_ahead_max(Duration::from_secs(5));
+        let mut chunker = chunker(limits, Query::all(), false);
+        let pushed = chunker.push(&input(0, &page("a", &["old", "edge"], 9)), NOW);
+        assert_eq!(pushed.refused.len(), 1);
+        let pushed = chunker.push(&input(0, &page("a", &["edge", "ahead"], 1_005)), NOW);
+        assert_eq!(pushed.refused.len(), 1);
+        assert_eq!(body(&chunker.cut().unwrap()), "[edge,edge]");
+    }
+
+    #[test]
+    fn h23_a_chunk_spans_no_more_time_than_the_destination_takes() {
+        let mut chunker = chunker(Limits::none().span_max(Duration::from_secs(2)), Query::all(), true);
+        let pushed = chunker.push(&input(0, &page("a", &["1", "2", "3", "4"], 1)), NOW);
+        assert_eq!(pushed.cuts.iter().map(body).collect::<Vec<_>>(), ["[1,2,3]"]);
+    }
+
+    #[test]
+    fn chunks_keep_to_one_partition_where_asked() {
+        let mut one = chunker(Limits::none().one_partition(), Query::all(), true);
+        assert!(one.push(&input(0, &page("a", &["1"], 1)), NOW).cuts.is_empty());
+        assert_eq!(one.push(&input(1, &page("b", &["2"], 1)), NOW).cuts.iter().map(body).collect::<Vec<_>>(), ["[1]"]);
+        let mut any = chunker(Limits::none(), Query::all(), true);
+        any.push(&input(0, &page("a", &["1"], 1)), NOW);
+        any.push(&input(1, &page("b", &["2"], 1)), NOW);
+        let cut = any.cut().unwrap();
+        assert_eq!((body(&cut).as_str(), cut.spans.len()), ("[1,2]", 2));
+    }
+
+    #[test]
+    fn what_a_filter_drops_is_covered_by_the_chunk_around_it() {
+        let filter = Query::all().filter(Filter::not_in("text", ["x"]));
+        let mut chunker = chunker(Limits::none().chunk_records_max(2), filter, true);
+        let pushed = chunker.push(&input(0, &page("a", &["x", "1", "x", "2", "x", "3", "x"], 1)), NOW);
+        assert_eq!((pushed.filtered, pushed.taken), (4, 3));
+        assert_eq!(pushed.cuts[0].spans[0].end, Cursor::number(5));
+        assert_eq!(chunker.cut().unwrap().spans[0].end, Cursor::number(7));
+        let pushed = chunker.push(&input(0, &page("a", &["x", "x"], 8)), NOW);
+        assert_eq!(pushed.skipped_to, Some(Cursor::number(9)));
+    }
+}

@@ -1,0 +1,343 @@
+//! Brings one chunk to its destination: attempts, waits, splits.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::budget::{Gauge, Held};
+use super::offload::CpuWork;
+use crate::outcome::Fate;
+use crate::progress::{Progress, ProgressSender};
+use crate::report::LaneReport;
+use crate::{
+    Advice, Certainty, Chunk, Encoding, Error, ErrorKind, Exporter, Idempotency, LaneOptions, Limits, OnReject,
+    Outcome, Rejection,
+};
+
+/// What all deliveries of a lane share.
+#[derive(Debug)]
+pub(crate) struct Courier {
+    pub(crate) lane: Arc<str>,
+    pub(crate) exporter: Arc<dyn Exporter>,
+    pub(crate) encoding: Option<Arc<dyn Encoding>>,
+    pub(crate) limits: Limits,
+    pub(crate) options: LaneOptions,
+    pub(crate) idempotency: Idempotency,
+    pub(crate) cpu: CpuWork,
+    pub(crate) gauge: Arc<Gauge>,
+    pub(crate) progress: ProgressSender,
+    /// Cancelled when no further attempt may begin.
+    pub(crate) stop: CancellationToken,
+    pub(crate) report: Mutex<LaneReport>,
+    pub(crate) rng: Mutex<fastrand::Rng>,
+    /// No attempt of this lane begins before, because the destination asked for time.
+    pub(crate) not_before: Mutex<Option<Instant>>,
+}
+
+/// How a delivery ended.
+#[derive(Debug)]
+pub(crate) struct Delivered {
+    pub(crate) number: u64,
+    pub(crate) chunk: Chunk,
+    /// Which records are finished; empty when all are.
+    pub(crate) finished: Vec<bool>,
+    /// Why not all are.
+    pub(crate) error: Option<Error>,
+}
+
+/// Some records of the chunk, which are sent together.
+struct Part {
+    /// Their indexes in the chunk, ascending; `None` for all.
+    indexes: Option<Vec<usize>>,
+    chunk: Chunk,
+    /// Failed attempts without any record accepted.
+    failed: u32,
+    /// An earlier attempt may have arrived.
+    maybe_arrived: bool,
+    refreshed: bool,
+    held: Option<Held>,
+}
+
+impl Part {
+    fn index(&self, position: usize) -> usize {
+        self.indexes.as_ref().map_or(position, |indexes| indexes[position])
+    }
+
+    /// The records at these positions of this part, as a part of its own.
+    fn select(&self, positions: &[usize]) -> Part {
+        Part {
+            indexes: Some(positions.iter().map(|position| self.index(*position)).collect()),
+            chunk: self.chunk.select(positions),
+            failed: self.failed,
+            maybe_arrived: self.maybe_arrived,
+            refreshed: self.refreshed,
+            held: None,
+        }
+    }
+
+    fn halves(&self) -> [Part; 2] {
+        let positions: Vec<usize> = (0..self.chunk.len()).collect();
+        let (first, second) = positions.split_at(positions.len() / 2);
+        [self.select(first), self.select(second)]
+    }
+}
+
+impl Courier {
+    /// Encodes and packs a chunk, ahead of its delivery.
+    pub(crate) async fn pack(&self, mut chunk: Chunk) -> Result<(Chunk, Option<Held>), Error> {
+        let Some(encoding) = self.encoding.clone() else { return Ok((chunk, None)) };
+        let chunk = self
+            .cpu
+            .run(move || {
+                chunk.body = Some(chunk.pack(encoding.as_ref())?);
+                Ok::<_, Error>(chunk)
+            })
+            .await??;
+        let held = chunk.body.as_ref().map(|body| self.gauge.hold(body.bytes.len()));
+        Ok((chunk, held))
+    }
+
+    /// Sends a chunk until every record is accepted, refused for good, or given up.
+    pub(crate) async fn deliver(&self, number: u64, chunk: Chunk, held: Option<Held>) -> Delivered {
+        let mut finished = vec![false; chunk.len()];
+        let whole =
+            Part { indexes: None, chunk: chunk.clone(), failed: 0, maybe_arrived: false, refreshed: false, held };
+        let mut parts = VecDeque::from([whole]);
+        let mut error = None;
+        while let Some(part) = parts.pop_front() {
+            match self.attempt(part, &mut finished).await {
+                // In front, so that order is kept.
+                Ok(rest) => rest.into_iter().rev().for_each(|part| parts.push_front(part)),
+                Err(stopped) => {
+                    error = Some(stopped);
+                    break;
+                }
+            }
+        }
+        if error.is_none() {
+            finished = Vec::new();
+            self.lock().chunks += 1;
+        }
+        Delivered { number, chunk, finished, error }
+    }
+
+    /// One attempt, and what is left to do after it.
+    async fn attempt(&self, mut part: Part, finished: &mut [bool]) -> Result<Vec<Part>, Error> {
+        if part.chunk.body.is_none() {
+            (part.chunk, part.held) = self.pack(part.chunk).await?;
+        }
+        let wire_bytes = part.chunk.body.as_ref().map_or(0, |body| body.bytes.len());
+        if self.limits.wire_bytes_max.is_some_and(|max| wire_bytes > max) {
+            let error = Error::new(ErrorKind::TooLarge, "pack", "larger after packing than the destination takes");
+            return self.split(part, error, finished);
+        }
+        self.wait_for_turn().await?;
+        part.chunk.attempt += 1;
+        {
+            let mut report = self.lock();
+            report.attempts += 1;
+            report.wire_bytes += wire_bytes as u64;
+            if part.chunk.attempt > 1 {
+                report.retries += 1;
+            }
+            if part.maybe_arrived && self.idempotency == Idempotency::None {
+                report.possibly_duplicated += part.chunk.len() as u64;
+            }
+        }
+        let sending = self.exporter.export(&part.chunk);
+        let answer = match tokio::time::timeout(self.options.attempt_timeout, sending).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                let message = format!("no answer within {:?}", self.options.attempt_timeout);
+                Err(Error::new(ErrorKind::Timeout, "export", message))
+            }
+        };
+        match answer {
+            Ok(outcome) if outcome.len() == part.chunk.len() => self.settle(part, &outcome, finished).await,
+            Ok(outcome) => {
+                let message = format!("the exporter answered for {} of {} records", outcome.len(), part.chunk.len());
+                let error = Error::new(ErrorKind::Protocol, "export", message).certainty_is(Certainty::Unknown);
+                self.failed(part, error.advise(Advice::After(None)), finished).await
+            }
+            Err(error) => self.failed(part, error, finished).await,
+        }
+    }
+
+    /// The destination answered: each record has a fate.
+    async fn settle(&self, part: Part, outcome: &Outcome, finished: &mut [bool]) -> Result<Vec<Part>, Error> {
+        let mut refused: Vec<(usize, Rejection)> = Vec::new();
+        let mut again: Vec<usize> = Vec::new();
+        let mut unnamed = false;
+        for position in 0..part.chunk.len() {
+            match outcome.fate(position) {
+                Fate::Accepted | Fate::Diverted => finished[part.index(position)] = true,
+                Fate::Rejected(rejection) => refused.push((position, rejection.as_ref().clone())),
+                Fate::Retry => again.push(position),
+                Fate::Unnamed => {
+                    unnamed = true;
+                    again.push(position);
+                }
+            }
+        }
+        self.count_accepted(&part.chunk, outcome);
+        let stopped = self.reject(&part, refused, finished);
+        let rest = (!again.is_empty()).then(|| {
+            let mut rest = part.select(&again);
+            rest.chunk.attempt = part.chunk.attempt;
+            rest.maybe_arrived |= unnamed;
+            // Progress was made: the destination works.
+            rest.failed = if again.len() < part.chunk.len() { 0 } else { part.failed };
+            rest
+        });
+        if let Some(error) = stopped {
+            return Err(error);
+        }
+        let Some(rest) = rest else { return Ok(Vec::new()) };
+        let error = Error::new(ErrorKind::Throttled, "export", "some records were not taken now");
+        self.back_off(rest, error).await.map(|part| vec![part])
+    }
+
+    /// The request failed as a whole.
+    async fn failed(&self, mut part: Part, error: Error, finished: &mut [bool]) -> Result<Vec<Part>, Error> {
+        part.maybe_arrived |= error.certainty() == Certainty::Unknown;
+        match error.advice() {
+            Advice::Never => Err(error),
+            Advice::Split => self.split(part, error, finished),
+            Advice::Refresh if part.refreshed => Err(error),
+            Advice::Refresh => {
+                part.refreshed = true;
+                match tokio::time::timeout(self.options.attempt_timeout, self.exporter.refresh()).await {
+                    Ok(Ok(())) => Ok(vec![part]),
+                    Ok(Err(cause)) if cause.is_retryable() => self.back_off(part, cause).await.map(|part| vec![part]),
+                    Ok(Err(cause)) => Err(error.with_source(cause)),
+                    Err(_) => self.back_off(part, error).await.map(|part| vec![part]),
+                }
+            }
+            Advice::After(_) => self.back_off(part, error).await.map(|part| vec![part]),
+        }
+    }
+
+    /// Two halves; or, where there is one record, its refusal.
+    fn split(&self, part: Part, error: Error, finished: &mut [bool]) -> Result<Vec<Part>, Error> {
+        if part.chunk.len() > 1 {
+            return Ok(part.halves().into());
+        }
+        let code = match error.kind() {
+            ErrorKind::TooLarge => "record too large".to_owned(),
+            kind => format!("{kind:?}").to_lowercase(),
+        };
+        match self.reject(&part, vec![(0, Rejection::new(code, error.to_string()))], finished) {
+            None => Ok(Vec::new()),
+            Some(error) => Err(error),
+        }
+    }
+
+    /// Records are refused for good: they are passed over, or the lane stops, as its options say.
+    fn reject(&self, part: &Part, refused: Vec<(usize, Rejection)>, finished: &mut [bool]) -> Option<Error> {
+        let mut stopped = None;
+        for (position, rejection) in refused {
+            let Some(record) = part.chunk.records().nth(position) else { continue };
+            let mut report = self.lock();
+            match self.options.on_reject {
+                OnReject::Drop => {
+                    finished[part.index(position)] = true;
+                    report.rejected += 1;
+                    report.left -= 1;
+                    report.reject(&record.id, &rejection);
+                }
+                OnReject::Stop if stopped.is_none() => {
+                    report.reject(&record.id, &rejection);
+                    stopped = Some(rejected(&record.id.to_string(), &rejection));
+                }
+                OnReject::Stop => {}
+            }
+        }
+        stopped
+    }
+
+    /// Waits before the same is tried again, or gives up.
+    async fn back_off(&self, mut part: Part, error: Error) -> Result<Part, Error> {
+        part.failed += 1;
+        if part.failed >= self.options.retry.attempts_max {
+            return Err(error.with("attempts", part.failed));
+        }
+        let asked = match error.advice() {
+            Advice::After(asked) => asked,
+            _ => None,
+        };
+        let delay = {
+            let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
+            self.options.retry.delay(part.failed, asked, &mut rng)
+        };
+        tracing::debug!(lane = %self.lane, %error, attempts = part.failed, ?delay, "an attempt failed");
+        self.progress.send(Progress::Retrying {
+            lane: Arc::clone(&self.lane),
+            attempts: part.failed,
+            delay,
+            error: error.to_string().into(),
+        });
+        if asked.is_some() || error.kind() == ErrorKind::Throttled {
+            self.hold_back(delay);
+        }
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => Err(error.with("attempts", part.failed)),
+            () = tokio::time::sleep(delay) => Ok(part),
+        }
+    }
+
+    /// No attempt of this lane begins within this time.
+    fn hold_back(&self, delay: Duration) {
+        let until = Instant::now() + delay;
+        let mut not_before = self.not_before.lock().unwrap_or_else(PoisonError::into_inner);
+        *not_before = Some(not_before.map_or(until, |other| other.max(until)));
+    }
+
+    async fn wait_for_turn(&self) -> Result<(), Error> {
+        let stopped = || Error::new(ErrorKind::Cancelled, "export", "the run is stopping");
+        loop {
+            if self.stop.is_cancelled() {
+                return Err(stopped());
+            }
+            let until = *self.not_before.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(until) = until.filter(|until| *until > Instant::now()) else { return Ok(()) };
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return Err(stopped()),
+                () = tokio::time::sleep_until(until) => {}
+            }
+        }
+    }
+
+    fn count_accepted(&self, chunk: &Chunk, outcome: &Outcome) {
+        let accepted = outcome.accepted_count() as u64;
+        let mut report = self.lock();
+        report.accepted += accepted;
+        report.left -= accepted;
+        report.diverted += outcome.diverted_count() as u64;
+        report.bytes += chunk.body.as_ref().map_or(0, |body| body.unpacked_len) as u64;
+        let progress = Progress::Delivered {
+            lane: Arc::clone(&self.lane),
+            read: report.read,
+            accepted: report.accepted,
+            wire_bytes: report.wire_bytes,
+        };
+        drop(report);
+        self.progress.send(progress);
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, LaneReport> {
+        self.report.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The error of a lane that stops in front of a refused record.
+pub(crate) fn rejected(id: &str, rejection: &Rejection) -> Error {
+    let message = format!(
+        "the destination refuses a record for good, and `on_reject` is `stop`; nothing behind it is passed over: {rejection}"
+    );
+    Error::new(ErrorKind::Rejected, "export", message).with("record", id)
+}

@@ -1,0 +1,344 @@
+//! One run: takes the lease, sets the lanes going, keeps the lease, and reports.
+
+pub(crate) mod budget;
+mod chunker;
+mod committer;
+mod delivery;
+mod lane;
+mod ledger;
+mod offload;
+mod reader;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+use self::budget::Gauge;
+use self::committer::Committer;
+use self::delivery::Courier;
+use self::lane::{LaneContext, until};
+pub use self::offload::CpuWork;
+use self::reader::Reader;
+use crate::shipper::LogShipper;
+use crate::{
+    Error, ErrorKind, Idempotency, Lane, LaneDelta, LaneOffset, LaneReport, LaneStatus, Lease, Limits, OffsetStore,
+    Offsets, OffsetsDelta, PageLimits, Partition, RunReport,
+};
+
+/// Whether a run ends when there is no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    Once,
+    Continuous,
+}
+
+/// What lanes are told while they run: there may be new records, in these partitions.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct News {
+    pub(crate) partitions: Arc<Vec<Partition>>,
+}
+
+/// Runs a shipper, from taking the lease to giving it back.
+pub(crate) async fn run(shipper: &LogShipper, mode: Mode, stop: CancellationToken) -> Result<RunReport, Error> {
+    shipper.source.check().await?;
+    let owner = format!("process {}", std::process::id());
+    let lease = shipper.store.acquire(&shipper.offset_key, &owner, shipper.lease_ttl).await?;
+    let guard = LeaseGuard { store: Arc::clone(&shipper.store), lease: Some(lease.clone()) };
+    let span = tracing::info_span!("logship", offset_key = %shipper.offset_key, epoch = lease.epoch);
+    let result = Run { shipper, mode, lease }.ship(stop).instrument(span).await;
+    guard.release().await;
+    result
+}
+
+/// Gives the lease back, also when the run is dropped.
+struct LeaseGuard {
+    store: Arc<dyn OffsetStore>,
+    lease: Option<Lease>,
+}
+
+impl LeaseGuard {
+    async fn release(mut self) {
+        if let Some(lease) = &self.lease
+            && let Err(error) = self.store.release(lease).await
+        {
+            tracing::warn!(%error, "the lease could not be given back; it expires by itself");
+        }
+        self.lease = None;
+    }
+}
+
+impl Drop for LeaseGuard {
+    fn drop(&mut self) {
+        let Some(lease) = self.lease.take() else { return };
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let store = Arc::clone(&self.store);
+            // Whether it works or not, nobody is left to be told; a lease that stays expires by itself.
+            runtime.spawn(async move { drop(store.release(&lease).await) });
+        }
+    }
+}
+
+struct Run<'a> {
+    shipper: &'a LogShipper,
+    mode: Mode,
+    lease: Lease,
+}
+
+/// The lanes at work.
+type Lanes = JoinSet<(usize, LaneStatus)>;
+
+impl Run<'_> {
+    async fn ship(&self, stop: CancellationToken) -> Result<RunReport, Error> {
+        let shipper = self.shipper;
+        let started = (shipper.clock.now(), Instant::now());
+        // Cancelled by the caller's token, by the deadline, and by nothing of ours that the caller would notice.
+        let stop = stop.child_token();
+        let offsets = shipper.store.load(&shipper.offset_key).await?;
+        let (offsets, refusals) = self.prepare(offsets).await?;
+        let partitions = shipper.source.partitions().await?;
+        let (news, receiver) = watch::channel(News { partitions: Arc::new(partitions) });
+        let gauge = Arc::new(Gauge::default());
+        let shares = shipper.shares;
+        let reader = Arc::new(Reader::new(
+            Arc::clone(&shipper.source),
+            shipper.query.clone(),
+            PageLimits { records_max: shipper.page_records, bytes_max: shares.page },
+            shares.retained,
+            Arc::clone(&gauge),
+            shipper.lanes.len(),
+        ));
+        let committer = Arc::new(Committer::new(offsets));
+        let mut contexts: Vec<Arc<LaneContext>> = Vec::new();
+        let mut statuses: BTreeMap<usize, LaneStatus> = BTreeMap::new();
+        let mut elapsed: BTreeMap<usize, Duration> = BTreeMap::new();
+        let mut lanes = Lanes::new();
+        for (number, lane) in shipper.lanes.iter().enumerate() {
+            let context = Arc::new(LaneContext {
+                number,
+                courier: courier(shipper, lane, number, &gauge, &stop),
+                reader: Arc::clone(&reader),
+                committer: Arc::clone(&committer),
+                clock: Arc::clone(&shipper.clock),
+                mode: self.mode,
+                news: receiver.clone(),
+                share: shares.lane,
+                page: shares.page,
+                grace: shipper.grace,
+            });
+            contexts.push(Arc::clone(&context));
+            match refusals.get(&lane.id) {
+                Some(error) => {
+                    reader.leave(number);
+                    statuses.insert(number, LaneStatus::Stopped(error.duplicate()));
+                }
+                None => {
+                    let span = tracing::info_span!("lane", id = %lane.id, kind = lane.exporter.kind());
+                    lanes.spawn(async move { (number, context.run().await) }.instrument(span));
+                }
+            }
+        }
+        let deadline = shipper.deadline.map(|deadline| started.1 + deadline.saturating_sub(shipper.grace));
+        let keep = self.keep_lease();
+        let commit = committer.run(shipper.store.as_ref(), &self.lease);
+        let watch = self.watch_source(&news);
+        tokio::pin!(keep, commit, watch);
+        let mut deadline_passed = false;
+        loop {
+            tokio::select! {
+                biased;
+                error = &mut commit => return Err(error),
+                error = &mut keep => return Err(error),
+                joined = lanes.join_next() => match joined {
+                    None => break,
+                    Some(Ok((number, status))) => {
+                        statuses.insert(number, status);
+                        elapsed.insert(number, started.1.elapsed());
+                    }
+                    Some(Err(error)) => tracing::error!(%error, "a lane ended without a status"),
+                },
+                () = until(deadline), if !deadline_passed => {
+                    deadline_passed = true;
+                    stop.cancel();
+                }
+                () = &mut watch, if self.mode == Mode::Continuous => {}
+            }
+        }
+        let mut reports = Vec::new();
+        for (number, context) in contexts.iter().enumerate() {
+            let panicked = || {
+                LaneStatus::Stopped(Error::new(
+                    ErrorKind::Unexpected,
+                    "ship",
+                    "the lane panicked; this is a fault in logship or in the exporter",
+                ))
+            };
+            let status = statuses.remove(&number).unwrap_or_else(panicked);
+            let time = elapsed.get(&number).copied().unwrap_or_default();
+            reports.push(self.finish(context, status, time).await);
+        }
+        Ok(RunReport {
+            started: started.0,
+            elapsed: started.1.elapsed(),
+            source_records: reader.records(),
+            source_reads: reader.reads(),
+            memory_peak: gauge.peak(),
+            memory_budget: shipper.byte_budget,
+            lanes: reports,
+        })
+    }
+
+    /// Fixes where new lanes begin, before anything is read, and finds the lanes whose offsets mean something else.
+    async fn prepare(&self, mut offsets: Offsets) -> Result<(Offsets, BTreeMap<String, Error>), Error> {
+        let shipper = self.shipper;
+        let mut refusals = BTreeMap::new();
+        let mut delta = OffsetsDelta::default();
+        for lane in &shipper.lanes {
+            let fingerprint = shipper.fingerprint(lane);
+            match offsets.lanes.get(&lane.id) {
+                None => {
+                    let since = shipper.lookback.map(|lookback| shipper.clock.now().saturating_sub(lookback));
+                    let change = LaneDelta { fingerprint: Some(fingerprint), since, cursors: BTreeMap::new() };
+                    delta.lanes.insert(lane.id.clone(), change);
+                }
+                Some(stored) if stored.fingerprint == fingerprint => {}
+                Some(_) if shipper.accept_changed_filter => {
+                    let change = LaneDelta { fingerprint: Some(fingerprint), ..LaneDelta::default() };
+                    delta.lanes.insert(lane.id.clone(), change);
+                }
+                Some(stored) => {
+                    refusals.insert(lane.id.clone(), changed_filter(stored, &fingerprint, &shipper.offset_key));
+                }
+            }
+        }
+        if !delta.is_empty() {
+            committer::write(shipper.store.as_ref(), &self.lease, &delta).await?;
+            offsets.apply(&delta);
+        }
+        Ok((offsets, refusals))
+    }
+
+    /// Renews the lease for as long as the run lasts. Returns when it is lost, or may be.
+    async fn keep_lease(&self) -> Error {
+        let ttl = self.shipper.lease_ttl;
+        let mut renewed = Instant::now();
+        loop {
+            tokio::time::sleep(ttl / 3).await;
+            let asked = Instant::now();
+            match tokio::time::timeout(ttl / 3, self.shipper.store.renew(&self.lease, ttl)).await {
+                Ok(Ok(())) => renewed = asked,
+                Ok(Err(error)) if error.kind() == ErrorKind::Fenced || !error.is_retryable() => return error,
+                Ok(Err(error)) => tracing::warn!(%error, "the lease could not be renewed; trying again"),
+                Err(_) => tracing::warn!("the lease could not be renewed in time; trying again"),
+            }
+            // Shipping on with a lease that somebody else may hold would send everything twice.
+            if renewed.elapsed() + ttl / 3 >= ttl {
+                return Error::new(ErrorKind::Fenced, "renew the lease", "it could not be renewed before it expired")
+                    .with("offset_key", &self.shipper.offset_key);
+            }
+        }
+    }
+
+    /// Tells the lanes of new records and partitions, for as long as the run lasts.
+    async fn watch_source(&self, news: &watch::Sender<News>) {
+        loop {
+            tokio::select! {
+                biased;
+                () = self.shipper.source.changed() => {}
+                () = tokio::time::sleep(self.shipper.poll_interval) => {}
+            }
+            match self.shipper.source.partitions().await {
+                Ok(partitions) => news.send_modify(|news| {
+                    if *news.partitions != partitions {
+                        news.partitions = Arc::new(partitions);
+                    }
+                }),
+                Err(error) => tracing::warn!(%error, "the partitions of the source could not be listed; trying again"),
+            }
+        }
+    }
+
+    /// Completes a lane's report.
+    async fn finish(&self, context: &LaneContext, status: LaneStatus, elapsed: Duration) -> LaneReport {
+        let courier = &context.courier;
+        let uris = match tokio::time::timeout(courier.options.attempt_timeout, courier.exporter.finish()).await {
+            Ok(Ok(artifacts)) => artifacts.uris,
+            Ok(Err(error)) => {
+                tracing::warn!(lane = %courier.lane, %error, "the exporter could not say what it made");
+                Vec::new()
+            }
+            Err(_) => Vec::new(),
+        };
+        let empty = LaneReport::new(&courier.lane, courier.exporter.kind());
+        let mut report = std::mem::replace(&mut *courier.lock(), empty);
+        let last = report.last_timestamp.filter(|_| !matches!(status, LaneStatus::Complete));
+        report.lag = last.map(|last| self.shipper.clock.now().since(last));
+        report.status = status;
+        report.elapsed = elapsed;
+        report.uris = uris;
+        report
+    }
+}
+
+/// What the deliveries of a lane need.
+fn courier(shipper: &LogShipper, lane: &Lane, number: usize, gauge: &Arc<Gauge>, stop: &CancellationToken) -> Courier {
+    let mut options = lane.options.clone();
+    let idempotency = lane.exporter.capabilities().idempotency;
+    let limits = lane_limits(lane, idempotency);
+    options.concurrency = options.concurrency.min(limits.concurrency_max.unwrap_or(usize::MAX)).max(1);
+    Courier {
+        lane: Arc::from(lane.id.as_str()),
+        exporter: Arc::clone(&lane.exporter),
+        encoding: lane.exporter.encoding(),
+        limits,
+        options,
+        idempotency,
+        cpu: shipper.cpu,
+        gauge: Arc::clone(gauge),
+        progress: shipper.progress.clone(),
+        stop: stop.clone(),
+        report: Mutex::new(LaneReport::new(&lane.id, lane.exporter.kind())),
+        rng: Mutex::new(match shipper.seed {
+            Some(seed) => fastrand::Rng::with_seed(seed.wrapping_add(number as u64)),
+            None => fastrand::Rng::new(),
+        }),
+        not_before: Mutex::new(None),
+    }
+}
+
+/// A body larger than this gains nothing at any destination and costs memory.
+const CHUNK_BYTES_DEFAULT: usize = 10_000_000;
+
+/// The exporter's limits, narrowed by the lane's options.
+fn lane_limits(lane: &Lane, idempotency: Idempotency) -> Limits {
+    let mut limits = lane.exporter.limits();
+    let records = lane.options.chunk;
+    limits.chunk_records_max = Some(limits.chunk_records_max.map_or(records, |max| max.min(records)));
+    let bytes = lane.options.chunk_bytes_max;
+    limits.chunk_bytes_max = match (limits.chunk_bytes_max, bytes) {
+        (Some(max), Some(bytes)) => Some(max.min(bytes)),
+        (max, bytes) => max.or(bytes).or(Some(CHUNK_BYTES_DEFAULT)),
+    };
+    if idempotency == Idempotency::PerChunk {
+        // A chunk that is known by where it begins begins in one place, and is alone under way.
+        limits.one_partition = true;
+        limits.concurrency_max = Some(1);
+    }
+    limits
+}
+
+/// The stored offset was made with another source or filter.
+fn changed_filter(stored: &LaneOffset, fingerprint: &str, key: &crate::OffsetKey) -> Error {
+    let message = format!(
+        "the stored offset was made for [{}] and this lane now reads [{fingerprint}]; going on from it would pass \
+         records over. Use another offset key, reset this lane's offset, or accept the change, which ships what the \
+         new filter wants from here on",
+        stored.fingerprint
+    );
+    Error::new(ErrorKind::Config, "use the stored offset", message).with("offset_key", key)
+}

@@ -1,0 +1,243 @@
+//! Reads pages, once for all lanes that are near each other.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared, WeakShared};
+
+use super::budget::Gauge;
+use crate::{Cursor, Error, ErrorKind, Page, PageEnd, PageLimits, Partition, Query, Source, Start};
+
+/// A page, and the first of its records that the asking lane has not had.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    pub(crate) page: Arc<Page>,
+    pub(crate) from: usize,
+}
+
+/// Reads on demand of lanes. A page that another lane will want is kept, within the bytes set aside for that; two
+/// lanes that want the same page at the same time share one read. A lane whose page is no longer kept reads for
+/// itself, and finds kept pages again as soon as it has come near the others.
+pub(crate) struct Reader {
+    shared: Arc<Inner>,
+}
+
+struct Inner {
+    source: Arc<dyn Source>,
+    query: Query,
+    limits: PageLimits,
+    retained_max: usize,
+    gauge: Arc<Gauge>,
+    lanes: AtomicUsize,
+    reads: AtomicU64,
+    records: AtomicU64,
+    windows: Mutex<BTreeMap<Partition, Window>>,
+    retained: AtomicUsize,
+}
+
+type Read = Shared<BoxFuture<'static, Result<Arc<Page>, Arc<Error>>>>;
+type WeakRead = WeakShared<BoxFuture<'static, Result<Arc<Page>, Arc<Error>>>>;
+
+/// What is known about one partition.
+#[derive(Default)]
+struct Window {
+    /// Kept pages, oldest first, and where each was read from.
+    pages: VecDeque<(Start, Arc<Page>)>,
+    /// Reads under way. Each lives as long as a lane waits for it.
+    reading: Vec<(Start, WeakRead)>,
+    /// How far each lane has come.
+    positions: BTreeMap<usize, Cursor>,
+}
+
+impl Reader {
+    pub(crate) fn new(
+        source: Arc<dyn Source>,
+        query: Query,
+        limits: PageLimits,
+        retained_max: usize,
+        gauge: Arc<Gauge>,
+        lanes: usize,
+    ) -> Self {
+        let shared = Inner {
+            source,
+            query,
+            limits,
+            retained_max,
+            gauge,
+            lanes: AtomicUsize::new(lanes),
+            reads: AtomicU64::new(0),
+            records: AtomicU64::new(0),
+            windows: Mutex::default(),
+            retained: AtomicUsize::new(0),
+        };
+        Reader { shared: Arc::new(shared) }
+    }
+
+    /// The page behind `start`, for the lane of this number.
+    pub(crate) async fn page(&self, lane: usize, partition: &Partition, start: &Start) -> Result<Taken, Error> {
+        let read = {
+            let mut windows = self.shared.lock();
+            let window = windows.entry(partition.clone()).or_default();
+            if let Some(taken) = window.find(start) {
+                self.shared.passed(window, lane, &taken.page);
+                return Ok(taken);
+            }
+            self.shared.read(window, partition, start)
+        };
+        let page = read.await.map_err(|error| error.duplicate())?;
+        let mut windows = self.shared.lock();
+        let window = windows.entry(partition.clone()).or_default();
+        self.shared.passed(window, lane, &page);
+        Ok(Taken { page, from: 0 })
+    }
+
+    /// The lane of this number wants nothing more: nothing is kept for it.
+    pub(crate) fn leave(&self, lane: usize) {
+        self.shared.lanes.fetch_sub(1, Ordering::Relaxed);
+        let mut windows = self.shared.lock();
+        for window in windows.values_mut() {
+            window.positions.remove(&lane);
+            self.shared.trim(window);
+        }
+    }
+
+    pub(crate) fn reads(&self) -> u64 {
+        self.shared.reads.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn records(&self) -> u64 {
+        self.shared.records.load(Ordering::Relaxed)
+    }
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Partition, Window>> {
+        self.windows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Joins the read that is under way behind `start`, or begins one.
+    fn read(self: &Arc<Self>, window: &mut Window, partition: &Partition, start: &Start) -> Read {
+        window.reading.retain(|(_, read)| read.upgrade().is_some_and(|read| read.peek().is_none()));
+        if let Some(read) = window.reading.iter().find(|(at, _)| at == start).and_then(|(_, read)| read.upgrade()) {
+            return read;
+        }
+        let (inner, partition, from) = (Arc::clone(self), partition.clone(), start.clone());
+        let read = async move { inner.read_page(partition, from).await.map_err(Arc::new) }.boxed().shared();
+        window.reading.extend(read.downgrade().map(|weak| (start.clone(), weak)));
+        read
+    }
+
+    async fn read_page(&self, partition: Partition, start: Start) -> Result<Arc<Page>, Error> {
+        let mut page = self.source.read(&partition, &start, &self.query, self.limits).await?;
+        self.verify(&page, &start)?;
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        self.records.fetch_add(page.records().len() as u64, Ordering::Relaxed);
+        page.charge(&self.gauge);
+        let page = Arc::new(page);
+        let mut windows = self.lock();
+        let window = windows.entry(partition).or_default();
+        if !page.records().is_empty() && self.is_wanted(window, &page) {
+            self.retained.fetch_add(page.bytes(), Ordering::Relaxed);
+            window.pages.push_back((start, Arc::clone(&page)));
+            self.trim(window);
+        }
+        Ok(page)
+    }
+
+    /// Whether some lane has not come to the end of a page. The lane that reads it has not, either.
+    fn is_wanted(&self, window: &Window, page: &Page) -> bool {
+        let Some(end) = page.next() else { return false };
+        let lanes = self.lanes.load(Ordering::Relaxed);
+        let ahead = window.positions.values().filter(|position| *position >= end).count();
+        // One of those behind is the lane that asked for the page.
+        lanes.saturating_sub(ahead) > 1
+    }
+
+    /// A lane has taken a page.
+    fn passed(&self, window: &mut Window, lane: usize, page: &Page) {
+        if let Some(next) = page.next() {
+            window.positions.insert(lane, next.clone());
+        }
+        self.trim(window);
+    }
+
+    /// Forgets pages that every lane has had, and the oldest ones that are more than may be kept.
+    fn trim(&self, window: &mut Window) {
+        let lanes = self.lanes.load(Ordering::Relaxed);
+        let Window { pages, positions, .. } = window;
+        pages.retain(|(_, page)| {
+            let had = positions.values().filter(|position| page.next().is_none_or(|end| *position >= end)).count();
+            let keep = had < lanes;
+            if !keep {
+                self.retained.fetch_sub(page.bytes(), Ordering::Relaxed);
+            }
+            keep
+        });
+        while self.retained.load(Ordering::Relaxed) > self.retained_max {
+            let Some((_, page)) = pages.pop_front() else { break };
+            self.retained.fetch_sub(page.bytes(), Ordering::Relaxed);
+        }
+    }
+
+    /// Holds the source to its contract: what would lose or repeat records is an error, not a page.
+    fn verify(&self, page: &Page, start: &Start) -> Result<(), Error> {
+        let broken = |message: &str| {
+            Err(Error::new(ErrorKind::Protocol, "read the source", format!("the source broke its contract: {message}"))
+                .with("source", self.source.kind())
+                .with("partition", page.partition()))
+        };
+        let mut last = match start {
+            Start::After(cursor) => Some(cursor),
+            Start::Earliest | Start::At(_) => None,
+        };
+        for record in page.records() {
+            let position = record.id.position();
+            if last.is_some_and(|last| position <= last) {
+                return broken("records are not in the order of their positions (contract line 1)");
+            }
+            last = Some(position);
+        }
+        if page.next() < last && !(page.records().is_empty() && page.next().is_none()) {
+            return broken("a page ends before its last record (contract line 3)");
+        }
+        let moved = match (page.next(), start) {
+            (Some(next), Start::After(cursor)) => next > cursor,
+            (next, _) => next.is_some(),
+        };
+        match page.end() {
+            PageEnd::More if !moved => broken("a page says there is more and does not move on (contract line 4)"),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Window {
+    /// A kept page that begins at or spans `start`.
+    fn find(&self, start: &Start) -> Option<Taken> {
+        self.pages.iter().find_map(|(from, page)| {
+            if from == start {
+                return Some(Taken { page: Arc::clone(page), from: 0 });
+            }
+            let Start::After(cursor) = start else { return None };
+            let first = page.records().first()?.id.position();
+            let begins_before = match from {
+                Start::After(from) => from <= cursor,
+                // Whatever lies between such a beginning and the first record is not known to be nothing.
+                Start::Earliest | Start::At(_) => first <= cursor,
+            };
+            (begins_before && page.next().is_some_and(|end| cursor < end)).then(|| {
+                let from = page.records().partition_point(|record| record.id.position() <= cursor);
+                Taken { page: Arc::clone(page), from }
+            })
+        })
+    }
+}
+
+impl fmt::Debug for Reader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reader").field("source", &self.shared.source).finish_non_exhaustive()
+    }
+}

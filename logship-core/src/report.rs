@@ -1,0 +1,287 @@
+//! What a run did.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use crate::{Error, RecordId, Rejection, Timestamp};
+
+/// What a run did, lane by lane.
+///
+/// `Display` is a table for people.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct RunReport {
+    /// When the run began.
+    pub started: Timestamp,
+    /// How long it took.
+    pub elapsed: Duration,
+    /// Records read from the source. A record that several lanes took from one read counts once.
+    pub source_records: u64,
+    /// Reads of the source.
+    pub source_reads: u64,
+    /// The most bytes of records and bodies held at a time.
+    pub memory_peak: usize,
+    /// The byte budget.
+    pub memory_budget: usize,
+    /// The lanes, in the order in which they were given.
+    pub lanes: Vec<LaneReport>,
+}
+
+impl RunReport {
+    /// Whether every lane shipped all there was.
+    pub fn is_complete(&self) -> bool {
+        self.lanes.iter().all(|lane| matches!(lane.status, LaneStatus::Complete))
+    }
+
+    /// The lane of this id.
+    pub fn lane(&self, id: &str) -> Option<&LaneReport> {
+        self.lanes.iter().find(|lane| lane.id == id)
+    }
+
+    /// The report, or the error of the first lane that stopped.
+    pub fn require_complete(self) -> Result<RunReport, Error> {
+        for lane in &self.lanes {
+            match &lane.status {
+                LaneStatus::Complete => {}
+                LaneStatus::Interrupted => {
+                    let message = "the run was stopped before this exporter had everything";
+                    return Err(Error::new(crate::ErrorKind::Cancelled, "ship", message).with("exporter", &lane.id));
+                }
+                LaneStatus::Stopped(error) => return Err(error.duplicate().with("exporter", &lane.id)),
+            }
+        }
+        Ok(self)
+    }
+}
+
+/// What one lane did in a run.
+///
+/// Every record the lane read is in exactly one of four places:
+/// `read = accepted + rejected + dropped + left`.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct LaneReport {
+    /// The lane's id.
+    pub id: String,
+    /// The kind of its exporter.
+    pub kind: &'static str,
+    /// How it ended.
+    pub status: LaneStatus,
+    /// Records taken from the source.
+    pub read: u64,
+    /// Records that the destination confirmed.
+    pub accepted: u64,
+    /// Of those accepted, records that the destination kept elsewhere than asked for, such as in a failure store.
+    pub diverted: u64,
+    /// Records refused for good by the destination or by its limits, and passed over because the lane says so.
+    pub rejected: u64,
+    /// Records not sent because of a rule, by reason.
+    pub dropped: BTreeMap<&'static str, u64>,
+    /// Records read and not finished. They are still in the source; the next run goes on with them.
+    pub left: u64,
+    /// Records sent again although an earlier attempt may have arrived, at a destination that cannot tell.
+    pub possibly_duplicated: u64,
+    /// Records under way, without an answer, when the run ended. The next run sends them again.
+    pub in_doubt: u64,
+    /// Chunks delivered.
+    pub chunks: u64,
+    /// Requests made.
+    pub attempts: u64,
+    /// Requests made again after a failure, and records sent again after a partial one.
+    pub retries: u64,
+    /// Bytes of the delivered bodies before packing.
+    pub bytes: u64,
+    /// Bytes of all bodies sent, failed attempts included.
+    pub wire_bytes: u64,
+    /// Records refused, by code.
+    pub rejected_by_code: BTreeMap<String, u64>,
+    /// The first few refusals, in the destination's words.
+    pub rejections: Vec<(RecordId, Rejection)>,
+    /// How far behind the run's end the last finished record was, if records are left.
+    pub lag: Option<Duration>,
+    /// The time of the last finished record.
+    pub last_timestamp: Option<Timestamp>,
+    /// Where files or objects were written.
+    pub uris: Vec<String>,
+    /// From the lane's start to its end.
+    pub elapsed: Duration,
+}
+
+/// How a lane ended.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum LaneStatus {
+    /// It shipped all there was.
+    Complete,
+    /// The run was stopped before.
+    Interrupted,
+    /// It could not go on. What it did not finish is still in the source.
+    Stopped(Error),
+}
+
+impl LaneReport {
+    pub(crate) fn new(id: &str, kind: &'static str) -> Self {
+        LaneReport {
+            id: id.to_owned(),
+            kind,
+            status: LaneStatus::Interrupted,
+            read: 0,
+            accepted: 0,
+            diverted: 0,
+            rejected: 0,
+            dropped: BTreeMap::new(),
+            left: 0,
+            possibly_duplicated: 0,
+            in_doubt: 0,
+            chunks: 0,
+            attempts: 0,
+            retries: 0,
+            bytes: 0,
+            wire_bytes: 0,
+            rejected_by_code: BTreeMap::new(),
+            rejections: Vec::new(),
+            lag: None,
+            last_timestamp: None,
+            uris: Vec::new(),
+            elapsed: Duration::ZERO,
+        }
+    }
+
+    /// Records not sent because of a rule.
+    pub fn dropped_total(&self) -> u64 {
+        self.dropped.values().sum()
+    }
+
+    /// Whether every record read is accounted for. Always true; the engine checks it, and so may a test.
+    pub fn balances(&self) -> bool {
+        self.read == self.accepted + self.rejected + self.dropped_total() + self.left
+    }
+
+    /// Accepted records in a second of the lane's time.
+    pub fn records_per_second(&self) -> f64 {
+        if self.elapsed.is_zero() { 0.0 } else { self.accepted as f64 / self.elapsed.as_secs_f64() }
+    }
+
+    pub(crate) fn reject(&mut self, id: &RecordId, rejection: &Rejection) {
+        const REJECTIONS_KEPT: usize = 10;
+        *self.rejected_by_code.entry(rejection.code.clone()).or_default() += 1;
+        if self.rejections.len() < REJECTIONS_KEPT {
+            let id = RecordId::new(id.partition().clone(), id.position().detached());
+            self.rejections.push((id, rejection.clone()));
+        }
+    }
+}
+
+impl fmt::Display for LaneStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LaneStatus::Complete => f.write_str("complete"),
+            LaneStatus::Interrupted => f.write_str("interrupted"),
+            LaneStatus::Stopped(error) => write!(f, "stopped: {error}"),
+        }
+    }
+}
+
+impl fmt::Display for RunReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{} records in {} reads of the source, {:.2} s, peak memory {} of {}",
+            self.source_records,
+            self.source_reads,
+            self.elapsed.as_secs_f64(),
+            Bytes(self.memory_peak as u64),
+            Bytes(self.memory_budget as u64),
+        )?;
+        let width = self.lanes.iter().map(|lane| lane.id.len()).max().unwrap_or(0).max("lane".len());
+        writeln!(
+            f,
+            "{:width$} {:>9} {:>9} {:>8} {:>8} {:>8} {:>10} {:>10} {:>10}  status",
+            "lane", "read", "accepted", "rejected", "dropped", "left", "bytes", "wire", "records/s",
+        )?;
+        for lane in &self.lanes {
+            writeln!(
+                f,
+                "{:width$} {:>9} {:>9} {:>8} {:>8} {:>8} {:>10} {:>10} {:>10.0}  {}",
+                lane.id,
+                lane.read,
+                lane.accepted,
+                lane.rejected,
+                lane.dropped_total(),
+                lane.left,
+                Bytes(lane.bytes).to_string(),
+                Bytes(lane.wire_bytes).to_string(),
+                lane.records_per_second(),
+                lane.status,
+            )?;
+            let mut notes = Vec::new();
+            if lane.retries > 0 {
+                notes.push(format!("{} retries", lane.retries));
+            }
+            if lane.possibly_duplicated > 0 {
+                notes.push(format!("{} possibly duplicated", lane.possibly_duplicated));
+            }
+            if lane.in_doubt > 0 {
+                notes.push(format!("{} under way without an answer", lane.in_doubt));
+            }
+            if lane.diverted > 0 {
+                notes.push(format!("{} kept elsewhere by the destination", lane.diverted));
+            }
+            notes.extend(lane.dropped.iter().map(|(reason, records)| format!("{records} dropped by {reason}")));
+            notes.extend(lane.rejected_by_code.iter().map(|(code, records)| format!("{records} refused with {code}")));
+            if let Some(lag) = lane.lag {
+                notes.push(format!("{:.1} s behind", lag.as_secs_f64()));
+            }
+            if !notes.is_empty() {
+                writeln!(f, "{:width$} {}", "", notes.join(", "))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A number of bytes for people: `12.3 MB`, in powers of ten.
+struct Bytes(u64);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = self.0 as f64;
+        match self.0 {
+            0..1_000 => write!(f, "{bytes} B"),
+            1_000..1_000_000 => write!(f, "{:.1} kB", bytes / 1e3),
+            1_000_000..1_000_000_000 => write!(f, "{:.1} MB", bytes / 1e6),
+            _ => write!(f, "{:.2} GB", bytes / 1e9),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lane_that_stopped_is_an_error_with_its_name() {
+        let mut lane = LaneReport::new("es", "elasticsearch");
+        lane.status = LaneStatus::Stopped(Error::new(crate::ErrorKind::Auth, "bulk", "401"));
+        let report = RunReport {
+            started: Timestamp::from_secs(0),
+            elapsed: Duration::from_secs(1),
+            source_records: 0,
+            source_reads: 0,
+            memory_peak: 0,
+            memory_budget: 0,
+            lanes: vec![lane],
+        };
+        assert!(!report.is_complete());
+        assert!(report.to_string().contains("stopped: bulk: 401"), "{report}");
+        assert_eq!(report.require_complete().unwrap_err().to_string(), "bulk: 401 (exporter: es)");
+    }
+
+    #[test]
+    fn bytes_are_written_for_people() {
+        for (bytes, text) in [(0, "0 B"), (999, "999 B"), (12_345, "12.3 kB"), (7_000_000, "7.0 MB")] {
+            assert_eq!(Bytes(bytes).to_string(), text);
+        }
+    }
+}

@@ -1,0 +1,357 @@
+//! Puts a source, an offset store and lanes together.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::Stream;
+use tokio_util::sync::CancellationToken;
+
+use crate::engine::budget::Shares;
+use crate::engine::{self, CpuWork, Mode};
+use crate::progress::{Progress, ProgressSender};
+use crate::{Clock, Error, ErrorKind, Lane, OffsetKey, OffsetStore, Query, RunReport, Source, SystemClock};
+
+/// Reads a source from the last offset, once, and gives each lane what is new to it.
+///
+/// ```no_run
+/// # async fn example(
+/// #     source: impl logship_core::Source + 'static,
+/// #     store: impl logship_core::OffsetStore + 'static,
+/// #     archive: impl logship_core::Exporter + 'static,
+/// #     search: impl logship_core::Exporter + 'static,
+/// # ) -> Result<(), logship_core::Error> {
+/// use logship_core::{Lane, LogShipper, Query, Severity};
+///
+/// let shipper = LogShipper::builder(source)
+///     .offsets(store)
+///     .offset_key("LogShipper-state")
+///     .query(Query::all().severity_min(Severity::INFO))
+///     .lane(Lane::new("archive", archive).chunk(10_000))
+///     .lane(Lane::new("search", search).chunk(5_000).concurrency(2))
+///     .build()?;
+/// let report = shipper.run_once().await?;
+/// println!("{report}");
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Cancellation
+/// A run that is dropped stops at once: what was under way is in doubt and is sent again by the next run, as after a
+/// crash. [`LogShipper::run_once_until`] and [`LogShipper::run`] stop gracefully when their token is cancelled: no new
+/// chunks, time for those under way, a last commit, a report.
+#[derive(Debug)]
+pub struct LogShipper {
+    pub(crate) source: Arc<dyn Source>,
+    pub(crate) store: Arc<dyn OffsetStore>,
+    pub(crate) offset_key: OffsetKey,
+    pub(crate) query: Query,
+    pub(crate) lookback: Option<Duration>,
+    pub(crate) lanes: Vec<Lane>,
+    pub(crate) byte_budget: usize,
+    pub(crate) shares: Shares,
+    pub(crate) page_records: usize,
+    pub(crate) poll_interval: Duration,
+    pub(crate) lease_ttl: Duration,
+    pub(crate) deadline: Option<Duration>,
+    pub(crate) grace: Duration,
+    pub(crate) accept_changed_filter: bool,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) seed: Option<u64>,
+    pub(crate) cpu: CpuWork,
+    pub(crate) progress: ProgressSender,
+}
+
+impl LogShipper {
+    /// A shipper that reads this source.
+    pub fn builder(source: impl Source + 'static) -> LogShipperBuilder {
+        LogShipper::builder_shared(Arc::new(source))
+    }
+
+    /// A shipper that reads a source which is shared or was made by a [`Registry`](crate::Registry).
+    pub fn builder_shared(source: Arc<dyn Source>) -> LogShipperBuilder {
+        LogShipperBuilder::new(source)
+    }
+
+    /// Ships what there is now and returns.
+    ///
+    /// # Errors
+    /// When the source or the offset store cannot be used, when somebody else holds the offset key
+    /// ([`ErrorKind::Busy`]), or when the lease is lost on the way ([`ErrorKind::Fenced`]). A lane that stopped is not
+    /// an error but a [`LaneStatus`](crate::LaneStatus) in the report.
+    pub async fn run_once(&self) -> Result<RunReport, Error> {
+        self.run_once_until(CancellationToken::new()).await
+    }
+
+    /// Ships what there is now and returns; or stops gracefully when the token is cancelled.
+    ///
+    /// # Errors
+    /// As [`LogShipper::run_once`].
+    pub async fn run_once_until(&self, stop: CancellationToken) -> Result<RunReport, Error> {
+        engine::run(self, Mode::Once, stop).await
+    }
+
+    /// Ships what there is and what comes, until the token is cancelled, the deadline is near, or no lane is left that
+    /// could go on.
+    ///
+    /// # Errors
+    /// As [`LogShipper::run_once`].
+    pub async fn run(&self, stop: CancellationToken) -> Result<RunReport, Error> {
+        engine::run(self, Mode::Continuous, stop).await
+    }
+
+    /// What runs of this shipper are doing, from now on. Listening slows nothing down; who listens too slowly misses
+    /// the oldest.
+    pub fn progress(&self) -> impl Stream<Item = Progress> + Send + Unpin + 'static + use<> {
+        self.progress.subscribe()
+    }
+
+    /// Whether the source and every destination can be reached and let us in. Ships nothing. The first of each pair
+    /// is `source` or a lane's id.
+    pub async fn check(&self) -> Vec<(String, Result<(), Error>)> {
+        let mut results = vec![("source".to_owned(), self.source.check().await)];
+        for lane in &self.lanes {
+            let answer = tokio::time::timeout(lane.options.attempt_timeout, lane.exporter.check()).await;
+            let timed_out = || Err(Error::new(ErrorKind::Timeout, "check", "no answer in time"));
+            results.push((lane.id.clone(), answer.unwrap_or_else(|_| timed_out())));
+        }
+        results
+    }
+
+    /// What a stored offset of this lane means, in one line.
+    pub(crate) fn fingerprint(&self, lane: &Lane) -> String {
+        let mut text = format!("{}; {}", self.source.fingerprint(), self.query);
+        if lane.options.filter != Query::all() {
+            text.push_str(&format!("; lane: {}", lane.options.filter));
+        }
+        text
+    }
+}
+
+/// Builds a [`LogShipper`].
+#[derive(Debug)]
+pub struct LogShipperBuilder {
+    source: Arc<dyn Source>,
+    store: Option<Arc<dyn OffsetStore>>,
+    offset_key: String,
+    query: Query,
+    lookback: Option<Duration>,
+    lanes: Vec<Lane>,
+    byte_budget: usize,
+    page_records: usize,
+    page_bytes: usize,
+    poll_interval: Duration,
+    lease_ttl: Duration,
+    deadline: Option<Duration>,
+    grace: Duration,
+    accept_changed_filter: bool,
+    clock: Arc<dyn Clock>,
+    seed: Option<u64>,
+    cpu: CpuWork,
+}
+
+impl LogShipperBuilder {
+    fn new(source: Arc<dyn Source>) -> Self {
+        LogShipperBuilder {
+            source,
+            store: None,
+            offset_key: "LogShipper-state".to_owned(),
+            query: Query::all(),
+            lookback: Some(Duration::from_secs(24 * 60 * 60)),
+            lanes: Vec::new(),
+            byte_budget: 64 * 1024 * 1024,
+            page_records: 1000,
+            page_bytes: 1024 * 1024,
+            poll_interval: Duration::from_secs(1),
+            lease_ttl: Duration::from_secs(30),
+            deadline: None,
+            grace: Duration::from_secs(10),
+            accept_changed_filter: false,
+            clock: Arc::new(SystemClock),
+            seed: None,
+            cpu: CpuWork::default(),
+        }
+    }
+
+    /// Where offsets are kept. Required: a shipper without memory would ship everything again.
+    #[must_use]
+    pub fn offsets(self, store: impl OffsetStore + 'static) -> Self {
+        self.offsets_shared(Arc::new(store))
+    }
+
+    /// Where offsets are kept, in a store that is shared or was made by a [`Registry`](crate::Registry).
+    #[must_use]
+    pub fn offsets_shared(mut self, store: Arc<dyn OffsetStore>) -> Self {
+        self.store = Some(store);
+        self
+    }
+
+    /// The name under which offsets are kept. Another name ships everything again. Default `LogShipper-state`.
+    #[must_use]
+    pub fn offset_key(mut self, key: impl Into<String>) -> Self {
+        self.offset_key = key.into();
+        self
+    }
+
+    /// Which records are shipped; lanes may narrow it. Default all.
+    #[must_use]
+    pub fn query(mut self, query: Query) -> Self {
+        self.query = query;
+        self
+    }
+
+    /// How far before now a lane begins that has no offset yet; `None` for the first record there is. Default one day.
+    /// Where that is gets fixed at the lane's first run, also when that run delivers nothing.
+    #[must_use]
+    pub fn lookback(mut self, lookback: impl Into<Option<Duration>>) -> Self {
+        self.lookback = lookback.into();
+        self
+    }
+
+    /// Adds an exporter's lane. At least one is required, and ids are unique.
+    #[must_use]
+    pub fn lane(mut self, lane: Lane) -> Self {
+        self.lanes.push(lane);
+        self
+    }
+
+    /// The most bytes of records and bodies held at a time. Default 64 MiB.
+    ///
+    /// Each lane has an equal share, which nothing that happens in another lane can take from it; one more share keeps
+    /// pages for lanes that follow behind. A chunk is cut short where a share would not hold it. A single record that
+    /// is larger than a page is still read, alone.
+    #[must_use]
+    pub fn byte_budget(mut self, bytes: usize) -> Self {
+        self.byte_budget = bytes;
+        self
+    }
+
+    /// The most records in one read of the source. Default 1000.
+    #[must_use]
+    pub fn page_records(mut self, records: usize) -> Self {
+        self.page_records = records;
+        self
+    }
+
+    /// The most bytes in one read of the source. Default 1 MiB, and never more than an eighth of a lane's share.
+    #[must_use]
+    pub fn page_bytes(mut self, bytes: usize) -> Self {
+        self.page_bytes = bytes;
+        self
+    }
+
+    /// How long a continuous run waits, when it has everything, before it asks the source again. Default 1 s.
+    #[must_use]
+    pub fn poll_interval(mut self, interval: Duration) -> Self {
+        self.poll_interval = interval;
+        self
+    }
+
+    /// How long the offset key stays taken after this process has gone without giving it back. Renewed three times in
+    /// that time. Default 30 s.
+    #[must_use]
+    pub fn lease_ttl(mut self, ttl: Duration) -> Self {
+        self.lease_ttl = ttl;
+        self
+    }
+
+    /// How long a run may take. It begins to stop [`grace`](Self::grace) before that. Default without end.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+
+    /// How long chunks that are under way may take when a run stops. Default 10 s.
+    #[must_use]
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
+        self
+    }
+
+    /// Goes on from an offset that was made with another filter. What the old filter left out stays left out. Default
+    /// off: such a lane stops and explains itself.
+    #[must_use]
+    pub fn accept_changed_filter(mut self, accept: bool) -> Self {
+        self.accept_changed_filter = accept;
+        self
+    }
+
+    /// Wall time, for tests. Default the machine's clock.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Makes delays repeatable, for tests. Default by chance.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// Where encoding and packing run. Default tokio's blocking pool.
+    #[must_use]
+    pub fn cpu_work(mut self, cpu: CpuWork) -> Self {
+        self.cpu = cpu;
+        self
+    }
+
+    /// The shipper.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`], with the name of the option that is wrong and why.
+    pub fn build(self) -> Result<LogShipper, Error> {
+        let Some(store) = self.store else {
+            return Err(Error::config("offsets", "an offset store is required, such as a file or a memory store"));
+        };
+        if self.lanes.is_empty() {
+            return Err(Error::config("exporters", "at least one exporter is required"));
+        }
+        let mut ids = BTreeSet::new();
+        for lane in &self.lanes {
+            lane.validate()?;
+            if !ids.insert(lane.id.as_str()) {
+                return Err(Error::config("id", format!("two exporters have the id `{}`", lane.id)));
+            }
+        }
+        let positive = [
+            ("page_records", self.page_records as u128),
+            ("page_bytes", self.page_bytes as u128),
+            ("poll_interval", self.poll_interval.as_nanos()),
+            ("lease_ttl", self.lease_ttl.as_nanos()),
+        ];
+        if let Some((field, _)) = positive.iter().find(|(_, value)| *value == 0) {
+            return Err(Error::config(field, "must be more than zero"));
+        }
+        let shares = Shares::divide(self.byte_budget, self.lanes.len(), self.page_bytes).map_err(|least| {
+            let message = format!(
+                "{} bytes are too few for {} exporters; use at least {least}",
+                self.byte_budget,
+                self.lanes.len()
+            );
+            Error::config("byte_budget", message)
+        })?;
+        Ok(LogShipper {
+            source: self.source,
+            store,
+            offset_key: OffsetKey::new(self.offset_key)?,
+            query: self.query,
+            lookback: self.lookback,
+            lanes: self.lanes,
+            byte_budget: self.byte_budget,
+            shares,
+            page_records: self.page_records,
+            poll_interval: self.poll_interval,
+            lease_ttl: self.lease_ttl,
+            deadline: self.deadline,
+            grace: self.grace,
+            accept_changed_filter: self.accept_changed_filter,
+            clock: self.clock,
+            seed: self.seed,
+            cpu: self.cpu,
+            progress: ProgressSender::new(),
+        })
+    }
+}
