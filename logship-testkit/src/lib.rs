@@ -1,1 +1,5 @@
-//! x
+//! Tests for log shipping.
+//!
+//! - [`sim`]: logship's engine in a seeded, simulated world, with an oracle that checks its promises.
+
+pub mod sim;

@@ -42,10 +42,21 @@ pub(crate) struct Courier {
 pub(crate) struct Delivered {
     pub(crate) number: u64,
     pub(crate) chunk: Chunk,
-    /// Which records are finished; empty when all are.
-    pub(crate) finished: Vec<bool>,
+    /// How each record stands; empty when all are finished.
+    pub(crate) standing: Vec<Standing>,
     /// Why not all are.
     pub(crate) error: Option<Error>,
+}
+
+/// How a record stands on its way to the destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It is not there.
+    Open,
+    /// It was sent and nothing was heard of it.
+    MaybeArrived,
+    /// Accepted, or passed over by rule.
+    Finished,
 }
 
 /// Some records of the chunk, which are sent together.
@@ -55,8 +66,6 @@ struct Part {
     chunk: Chunk,
     /// Failed attempts without any record accepted.
     failed: u32,
-    /// An earlier attempt may have arrived.
-    maybe_arrived: bool,
     refreshed: bool,
     held: Option<Held>,
 }
@@ -72,7 +81,6 @@ impl Part {
             indexes: Some(positions.iter().map(|position| self.index(*position)).collect()),
             chunk: self.chunk.select(positions),
             failed: self.failed,
-            maybe_arrived: self.maybe_arrived,
             refreshed: self.refreshed,
             held: None,
         }
@@ -102,13 +110,12 @@ impl Courier {
 
     /// Sends a chunk until every record is accepted, refused for good, or given up.
     pub(crate) async fn deliver(&self, number: u64, chunk: Chunk, held: Option<Held>) -> Delivered {
-        let mut finished = vec![false; chunk.len()];
-        let whole =
-            Part { indexes: None, chunk: chunk.clone(), failed: 0, maybe_arrived: false, refreshed: false, held };
+        let mut standing = vec![Standing::Open; chunk.len()];
+        let whole = Part { indexes: None, chunk: chunk.clone(), failed: 0, refreshed: false, held };
         let mut parts = VecDeque::from([whole]);
         let mut error = None;
         while let Some(part) = parts.pop_front() {
-            match self.attempt(part, &mut finished).await {
+            match self.attempt(part, &mut standing).await {
                 // In front, so that order is kept.
                 Ok(rest) => rest.into_iter().rev().for_each(|part| parts.push_front(part)),
                 Err(stopped) => {
@@ -118,21 +125,21 @@ impl Courier {
             }
         }
         if error.is_none() {
-            finished = Vec::new();
+            standing = Vec::new();
             self.lock().chunks += 1;
         }
-        Delivered { number, chunk, finished, error }
+        Delivered { number, chunk, standing, error }
     }
 
     /// One attempt, and what is left to do after it.
-    async fn attempt(&self, mut part: Part, finished: &mut [bool]) -> Result<Vec<Part>, Error> {
+    async fn attempt(&self, mut part: Part, standing: &mut [Standing]) -> Result<Vec<Part>, Error> {
         if part.chunk.body.is_none() {
             (part.chunk, part.held) = self.pack(part.chunk).await?;
         }
         let wire_bytes = part.chunk.body.as_ref().map_or(0, |body| body.bytes.len());
         if self.limits.wire_bytes_max.is_some_and(|max| wire_bytes > max) {
             let error = Error::new(ErrorKind::TooLarge, "pack", "larger after packing than the destination takes");
-            return self.split(part, error, finished);
+            return self.split(part, error, standing);
         }
         self.wait_for_turn().await?;
         part.chunk.attempt += 1;
@@ -143,8 +150,9 @@ impl Courier {
             if part.chunk.attempt > 1 {
                 report.retries += 1;
             }
-            if part.maybe_arrived && self.idempotency == Idempotency::None {
-                report.possibly_duplicated += part.chunk.len() as u64;
+            if self.idempotency == Idempotency::None {
+                let again = |position| standing[part.index(position)] == Standing::MaybeArrived;
+                report.possibly_duplicated += (0..part.chunk.len()).filter(|position| again(*position)).count() as u64;
             }
         }
         let sending = self.exporter.export(&part.chunk);
@@ -156,38 +164,36 @@ impl Courier {
             }
         };
         match answer {
-            Ok(outcome) if outcome.len() == part.chunk.len() => self.settle(part, &outcome, finished).await,
+            Ok(outcome) if outcome.len() == part.chunk.len() => self.settle(part, &outcome, standing).await,
             Ok(outcome) => {
                 let message = format!("the exporter answered for {} of {} records", outcome.len(), part.chunk.len());
                 let error = Error::new(ErrorKind::Protocol, "export", message).certainty_is(Certainty::Unknown);
-                self.failed(part, error.advise(Advice::After(None)), finished).await
+                self.failed(part, error.advise(Advice::After(None)), standing).await
             }
-            Err(error) => self.failed(part, error, finished).await,
+            Err(error) => self.failed(part, error, standing).await,
         }
     }
 
     /// The destination answered: each record has a fate.
-    async fn settle(&self, part: Part, outcome: &Outcome, finished: &mut [bool]) -> Result<Vec<Part>, Error> {
+    async fn settle(&self, part: Part, outcome: &Outcome, standing: &mut [Standing]) -> Result<Vec<Part>, Error> {
         let mut refused: Vec<(usize, Rejection)> = Vec::new();
         let mut again: Vec<usize> = Vec::new();
-        let mut unnamed = false;
         for position in 0..part.chunk.len() {
             match outcome.fate(position) {
-                Fate::Accepted | Fate::Diverted => finished[part.index(position)] = true,
+                Fate::Accepted | Fate::Diverted => standing[part.index(position)] = Standing::Finished,
                 Fate::Rejected(rejection) => refused.push((position, rejection.as_ref().clone())),
                 Fate::Retry => again.push(position),
                 Fate::Unnamed => {
-                    unnamed = true;
+                    standing[part.index(position)] = Standing::MaybeArrived;
                     again.push(position);
                 }
             }
         }
         self.count_accepted(&part.chunk, outcome);
-        let stopped = self.reject(&part, refused, finished);
+        let stopped = self.reject(&part, refused, standing);
         let rest = (!again.is_empty()).then(|| {
             let mut rest = part.select(&again);
             rest.chunk.attempt = part.chunk.attempt;
-            rest.maybe_arrived |= unnamed;
             // Progress was made: the destination works.
             rest.failed = if again.len() < part.chunk.len() { 0 } else { part.failed };
             rest
@@ -201,11 +207,13 @@ impl Courier {
     }
 
     /// The request failed as a whole.
-    async fn failed(&self, mut part: Part, error: Error, finished: &mut [bool]) -> Result<Vec<Part>, Error> {
-        part.maybe_arrived |= error.certainty() == Certainty::Unknown;
+    async fn failed(&self, mut part: Part, error: Error, standing: &mut [Standing]) -> Result<Vec<Part>, Error> {
+        if error.certainty() == Certainty::Unknown {
+            (0..part.chunk.len()).for_each(|position| standing[part.index(position)] = Standing::MaybeArrived);
+        }
         match error.advice() {
             Advice::Never => Err(error),
-            Advice::Split => self.split(part, error, finished),
+            Advice::Split => self.split(part, error, standing),
             Advice::Refresh if part.refreshed => Err(error),
             Advice::Refresh => {
                 part.refreshed = true;
@@ -221,7 +229,7 @@ impl Courier {
     }
 
     /// Two halves; or, where there is one record, its refusal.
-    fn split(&self, part: Part, error: Error, finished: &mut [bool]) -> Result<Vec<Part>, Error> {
+    fn split(&self, part: Part, error: Error, standing: &mut [Standing]) -> Result<Vec<Part>, Error> {
         if part.chunk.len() > 1 {
             return Ok(part.halves().into());
         }
@@ -229,21 +237,21 @@ impl Courier {
             ErrorKind::TooLarge => "record too large".to_owned(),
             kind => format!("{kind:?}").to_lowercase(),
         };
-        match self.reject(&part, vec![(0, Rejection::new(code, error.to_string()))], finished) {
+        match self.reject(&part, vec![(0, Rejection::new(code, error.to_string()))], standing) {
             None => Ok(Vec::new()),
             Some(error) => Err(error),
         }
     }
 
     /// Records are refused for good: they are passed over, or the lane stops, as its options say.
-    fn reject(&self, part: &Part, refused: Vec<(usize, Rejection)>, finished: &mut [bool]) -> Option<Error> {
+    fn reject(&self, part: &Part, refused: Vec<(usize, Rejection)>, standing: &mut [Standing]) -> Option<Error> {
         let mut stopped = None;
         for (position, rejection) in refused {
             let Some(record) = part.chunk.records().nth(position) else { continue };
             let mut report = self.lock();
             match self.options.on_reject {
                 OnReject::Drop => {
-                    finished[part.index(position)] = true;
+                    standing[part.index(position)] = Standing::Finished;
                     report.rejected += 1;
                     report.left -= 1;
                     report.reject(&record.id, &rejection);

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::budget::{Gauge, Held};
 use super::chunker::{Chunker, Cut, Input, Pushed, Span};
 use super::committer::Committer;
-use super::delivery::{Courier, Delivered, rejected};
+use super::delivery::{Courier, Delivered, Standing, rejected};
 use super::ledger::Ledger;
 use super::reader::{Reader, Taken};
 use super::{Mode, News};
@@ -164,7 +164,7 @@ enum Stage {
     Waiting,
     InFlight,
     Delivered,
-    /// Not delivered, but for so many records behind the first that is missing.
+    /// Not delivered, but for so many records that may be there and will be sent again.
     Failed {
         repeated: u64,
     },
@@ -512,7 +512,7 @@ impl<'a> Pass<'a> {
     }
 
     fn delivered(&mut self, delivered: Delivered) {
-        let Delivered { number, chunk, finished, error } = delivered;
+        let Delivered { number, chunk, standing, error } = delivered;
         let Some(open) = self.open_chunks.get_mut(&number) else { return };
         let partitions: Vec<usize> = open.spans.iter().map(|span| span.partition).collect();
         match error {
@@ -526,10 +526,10 @@ impl<'a> Pass<'a> {
                 }
             }
             Some(error) => {
-                let mut repeated = finished.iter().filter(|finished| **finished).count();
+                let mut repeated = standing.iter().filter(|standing| **standing != Standing::Open).count();
                 for partition in &partitions {
                     let state = &mut self.partitions[*partition];
-                    let (records, end) = finished_prefix(&chunk, &finished, &state.partition);
+                    let (records, end) = finished_prefix(&chunk, &standing, &state.partition);
                     repeated -= records;
                     state.ledger.broken(number, end);
                 }
@@ -621,10 +621,11 @@ impl<'a> Pass<'a> {
 }
 
 /// The records of a partition before the first unfinished one: how many, and the position of the last.
-fn finished_prefix(chunk: &Chunk, finished: &[bool], partition: &Partition) -> (usize, Option<Cursor>) {
-    let of_partition = chunk.records().zip(finished).filter(|(record, _)| record.id.partition() == partition);
-    let prefix = of_partition.take_while(|(_, finished)| **finished).map(|(record, _)| record.id.position());
-    prefix.fold((0, None), |(records, _), position| (records + 1, Some(position.detached())))
+fn finished_prefix(chunk: &Chunk, standing: &[Standing], partition: &Partition) -> (usize, Option<Cursor>) {
+    let of_partition = chunk.records().zip(standing).filter(|(record, _)| record.id.partition() == partition);
+    let prefix = of_partition.take_while(|(_, standing)| **standing == Standing::Finished);
+    let positions = prefix.map(|(record, _)| record.id.position());
+    positions.fold((0, None), |(records, _), position| (records + 1, Some(position.detached())))
 }
 
 /// Reads a page and encodes it; tries again while the source is merely unavailable.
