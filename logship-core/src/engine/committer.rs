@@ -3,8 +3,9 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
+use super::signal::Signal;
 use crate::{Error, ErrorKind, Lease, OffsetStore, Offsets, OffsetsDelta};
 
 /// Collects what lanes have finished and writes it. A lane that has handed in a change gets a ticket, and the change
@@ -13,7 +14,8 @@ use crate::{Error, ErrorKind, Lease, OffsetStore, Offsets, OffsetsDelta};
 pub(crate) struct Committer {
     state: Mutex<State>,
     wake: Notify,
-    durable: watch::Sender<u64>,
+    /// The newest ticket that is durable.
+    pub(crate) durable: Signal<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -33,7 +35,7 @@ impl Committer {
         Committer {
             state: Mutex::new(State { stored, ..State::default() }),
             wake: Notify::new(),
-            durable: watch::Sender::new(0),
+            durable: Signal::new(0),
         }
     }
 
@@ -47,11 +49,6 @@ impl Committer {
         };
         self.wake.notify_one();
         ticket
-    }
-
-    /// The newest ticket that is durable, now and later.
-    pub(crate) fn durable(&self) -> watch::Receiver<u64> {
-        self.durable.subscribe()
     }
 
     /// What is durable for a lane.
@@ -71,7 +68,7 @@ impl Committer {
                     return error;
                 }
                 self.lock().stored.apply(&delta);
-                self.durable.send_replace(ticket);
+                self.durable.set(ticket);
             } else {
                 self.wake.notified().await;
             }

@@ -7,7 +7,6 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesOrdered, FuturesUnordered};
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::budget::{Gauge, Held};
@@ -16,6 +15,7 @@ use super::committer::Committer;
 use super::delivery::{Courier, Delivered, Standing, rejected};
 use super::ledger::Ledger;
 use super::reader::{Reader, Taken};
+use super::signal::Signal;
 use super::{Mode, News};
 use crate::encoding::EncodedPage;
 use crate::progress::Progress;
@@ -33,7 +33,7 @@ pub(crate) struct LaneContext {
     pub(crate) committer: Arc<Committer>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) mode: Mode,
-    pub(crate) news: watch::Receiver<News>,
+    pub(crate) news: Arc<Signal<News>>,
     /// Bytes this lane may hold.
     pub(crate) share: usize,
     /// Bytes of the largest page.
@@ -129,8 +129,9 @@ struct Pass<'a> {
     next_chunk: u64,
     /// Commits that are not durable: the ticket, and what it finishes.
     committing: VecDeque<(u64, Vec<u64>)>,
-    durable: watch::Receiver<u64>,
-    news: watch::Receiver<News>,
+    /// The versions of what this pass has seen.
+    durable_seen: u64,
+    news_seen: u64,
     /// Partitions whose `skipped_to` waits for the ledger.
     skips: BTreeSet<usize>,
     /// Why the lane cannot go on once what is before it has been delivered.
@@ -197,8 +198,8 @@ impl<'a> Pass<'a> {
             open_chunks: BTreeMap::new(),
             next_chunk: 0,
             committing: VecDeque::new(),
-            durable: lane.committer.durable(),
-            news: lane.news.clone(),
+            durable_seen: 0,
+            news_seen: 0,
             skips: BTreeSet::new(),
             failed: None,
             blocked: false,
@@ -235,9 +236,9 @@ impl<'a> Pass<'a> {
                 () = until(grace_ends) => return PassEnd::Interrupted,
                 Some(delivered) = self.in_flight.next() => self.delivered(delivered),
                 Some(packed) = self.packing.next() => self.was_packed(packed),
-                Ok(()) = self.durable.changed() => self.committed(),
+                () = lane.committer.durable.changed(self.durable_seen) => self.committed(),
                 Some(fetched) = self.fetches.next(), if !stopping => self.fetched(fetched),
-                Ok(()) = self.news.changed(), if !stopping && lane.mode == Mode::Continuous => self.look_around(),
+                () = lane.news.changed(self.news_seen), if !stopping && lane.mode == Mode::Continuous => self.look_around(),
                 () = until(linger_ends), if !stopping => {}
                 () = stop.cancelled(), if !stopping => {}
             }
@@ -285,7 +286,8 @@ impl<'a> Pass<'a> {
 
     /// Takes up new partitions, and reads on in those that had no more.
     fn look_around(&mut self) {
-        let news = self.news.borrow_and_update().clone();
+        let (seen, news) = self.lane.news.get();
+        self.news_seen = seen;
         for partition in news.partitions.iter() {
             if self.numbers.contains_key(partition) {
                 continue;
@@ -570,7 +572,8 @@ impl<'a> Pass<'a> {
 
     /// A commit became durable.
     fn committed(&mut self) {
-        let durable = *self.durable.borrow_and_update();
+        let (seen, durable) = self.lane.committer.durable.get();
+        self.durable_seen = seen;
         let mut records = 0;
         while let Some((_, passed)) = self.committing.pop_front_if(|(ticket, _)| *ticket <= durable) {
             for number in passed {

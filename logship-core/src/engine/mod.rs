@@ -8,12 +8,12 @@ mod lane;
 mod ledger;
 mod offload;
 mod reader;
+mod signal;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -25,6 +25,7 @@ use self::delivery::Courier;
 use self::lane::{LaneContext, until};
 pub use self::offload::CpuWork;
 use self::reader::Reader;
+use self::signal::Signal;
 use crate::shipper::LogShipper;
 use crate::{
     Error, ErrorKind, Idempotency, Lane, LaneDelta, LaneOffset, LaneReport, LaneStatus, Lease, Limits, OffsetStore,
@@ -102,7 +103,7 @@ impl Run<'_> {
         let offsets = shipper.store.load(&shipper.offset_key).await?;
         let (offsets, refusals) = self.prepare(offsets).await?;
         let partitions = shipper.source.partitions().await?;
-        let (news, receiver) = watch::channel(News { partitions: Arc::new(partitions) });
+        let news = Arc::new(Signal::new(News { partitions: Arc::new(partitions) }));
         let gauge = Arc::new(Gauge::default());
         let shares = shipper.shares;
         let reader = Arc::new(Reader::new(
@@ -126,7 +127,7 @@ impl Run<'_> {
                 committer: Arc::clone(&committer),
                 clock: Arc::clone(&shipper.clock),
                 mode: self.mode,
-                news: receiver.clone(),
+                news: Arc::clone(&news),
                 share: shares.lane,
                 page: shares.page,
                 grace: shipper.grace,
@@ -245,7 +246,7 @@ impl Run<'_> {
     }
 
     /// Tells the lanes of new records and partitions, for as long as the run lasts.
-    async fn watch_source(&self, news: &watch::Sender<News>) {
+    async fn watch_source(&self, news: &Signal<News>) {
         loop {
             tokio::select! {
                 biased;
@@ -253,11 +254,7 @@ impl Run<'_> {
                 () = tokio::time::sleep(self.shipper.poll_interval) => {}
             }
             match self.shipper.source.partitions().await {
-                Ok(partitions) => news.send_modify(|news| {
-                    if *news.partitions != partitions {
-                        news.partitions = Arc::new(partitions);
-                    }
-                }),
+                Ok(partitions) => news.set(News { partitions: Arc::new(partitions) }),
                 Err(error) => tracing::warn!(%error, "the partitions of the source could not be listed; trying again"),
             }
         }
