@@ -3,18 +3,28 @@
 //! | name | keeps offsets in | use it |
 //! |---|---|---|
 //! | `memory` | this process | in tests, and where the host keeps offsets itself |
+//! | `file` | one readable file a key | on one machine, on a local disk |
+//! | `sqlite` | a SQLite database | beside a SQLite log store |
 //!
 //! All of them keep the contract of [`OffsetStore`](logship_core::OffsetStore).
 
+#[cfg(feature = "file")]
+pub mod file;
 #[cfg(feature = "memory")]
 pub mod memory;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
 
 use logship_core::{Error, ErrorKind, Lease, OffsetKey, Registry};
 
 /// Adds every offset store that is compiled in.
 pub fn register(registry: &mut Registry) {
+    #[cfg(feature = "file")]
+    file::register(registry);
     #[cfg(feature = "memory")]
     memory::register(registry);
+    #[cfg(feature = "sqlite")]
+    sqlite::register(registry);
     // Without any store there is nothing to add to it.
     let _ = registry;
 }
