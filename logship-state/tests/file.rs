@@ -1,5 +1,6 @@
 //! The file store keeps the contract of `OffsetStore`, also where its files were cut off or damaged.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 #![cfg(feature = "file")]
 
 mod conformance;

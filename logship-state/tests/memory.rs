@@ -1,5 +1,6 @@
 //! The memory store keeps the contract of `OffsetStore`.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 #![cfg(feature = "memory")]
 
 mod conformance;
