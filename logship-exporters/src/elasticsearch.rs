@@ -3,16 +3,13 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
-use bytes::Bytes;
 use elasticsearch::auth::Credentials;
 use elasticsearch::cert::{Certificate, CertificateValidation};
-use elasticsearch::http::headers::{HeaderMap, HeaderName, HeaderValue};
+use elasticsearch::http::Url;
 use elasticsearch::http::transport::{
     CloudConnectionPool, ConnectionPool, MultiNodeConnectionPool, Transport, TransportBuilder,
 };
-use elasticsearch::http::{Method, Url};
 use logship_core::{
     Advice, BuildContext, Capabilities, Certainty, Chunk, Compression, Encoding, Error, ErrorKind, Exporter,
     Idempotency, Limits, Outcome, Registry, Secret, SecretRef, async_trait, read_fields,
@@ -20,6 +17,8 @@ use logship_core::{
 use serde::Deserialize;
 
 use crate::bulk::{self, BulkEncoding, DatedIndex};
+pub use crate::bulk_transport::{BulkAnswer, BulkTransport};
+use crate::bulk_transport::{Official, USER_AGENT, place};
 
 /// The largest body a server takes, in bytes before packing: its `http.max_content_length`, 100 MiB unless changed.
 /// <https://www.elastic.co/docs/reference/elasticsearch/configuration-reference/networking-settings>
@@ -168,15 +167,6 @@ impl fmt::Debug for ElasticsearchConfig {
     }
 }
 
-/// A host's address without what may be secret.
-fn place(url: &Url) -> String {
-    let host = url.host_str().unwrap_or_default();
-    match url.port_or_known_default() {
-        Some(port) => format!("{}://{host}:{port}", url.scheme()),
-        None => format!("{}://{host}", url.scheme()),
-    }
-}
-
 fn gzip() -> Compression {
     Compression::GZIP
 }
@@ -188,134 +178,6 @@ fn ten_megabytes() -> usize {
 fn yes() -> bool {
     true
 }
-
-/// What carries requests to a cluster: the official client's [`Transport`], or a program's own.
-#[async_trait]
-pub trait BulkTransport: fmt::Debug + Send + Sync {
-    /// Posts a body. `Err` only if there is no answer.
-    async fn post(
-        &self,
-        path: &str,
-        query: &[(&str, &str)],
-        headers: &[(&'static str, &str)],
-        body: Bytes,
-    ) -> Result<BulkAnswer, Error>;
-
-    /// Gets the root of the cluster, for a check.
-    async fn ping(&self) -> Result<BulkAnswer, Error>;
-
-    /// The addresses, for errors; without secrets.
-    fn hosts(&self) -> &str;
-
-    /// Uses other credentials from now on.
-    fn set_credentials(&self, credentials: Credentials);
-}
-
-/// An answer over HTTP.
-#[derive(Clone, Debug)]
-pub struct BulkAnswer {
-    /// Its status.
-    pub status: u16,
-    /// The seconds of its header `Retry-After`, if it has that many.
-    pub retry_after: Option<Duration>,
-    /// Its body.
-    pub body: Bytes,
-}
-
-/// The official client's transport.
-struct Official {
-    transport: Transport,
-    /// For errors.
-    hosts: String,
-}
-
-impl Official {
-    async fn send(
-        &self,
-        method: Method,
-        path: &str,
-        query: &[(&str, &str)],
-        headers: &[(&'static str, &str)],
-        body: Option<Bytes>,
-    ) -> Result<BulkAnswer, Error> {
-        let mut map = HeaderMap::new();
-        for (name, value) in headers {
-            let value = HeaderValue::from_str(value).map_err(|error| {
-                Error::new(ErrorKind::Unexpected, "elasticsearch request", "a header is not text").with_source(error)
-            })?;
-            map.insert(HeaderName::from_static(name), value);
-        }
-        let sent = self.transport.send(method, path, map, Some(query), body, None).await;
-        let response = sent.map_err(|error| self.unanswered(error))?;
-        if !response.url().path().ends_with(path) {
-            let message = format!("answered by a redirect to {}; configure that address", place(response.url()));
-            let error = Error::new(ErrorKind::Config, "elasticsearch request", message);
-            return Err(error.with("hosts", &self.hosts).certainty_is(Certainty::Unknown));
-        }
-        let status = response.status_code().as_u16();
-        let retry_after = response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
-        let body = response.bytes().await.map_err(|error| self.unanswered(error))?;
-        Ok(BulkAnswer { status, retry_after: retry_after.map(Duration::from_secs), body })
-    }
-
-    /// Only where no connection was made is it certain that nothing arrived.
-    fn unanswered(&self, error: elasticsearch::Error) -> Error {
-        let is_timeout = error.is_timeout();
-        let (kind, message, certainty) = match is_connect(&error) {
-            true => (ErrorKind::Unavailable, "cannot connect", Certainty::NotDelivered),
-            false if is_timeout => (ErrorKind::Timeout, "no answer in time", Certainty::Unknown),
-            false => (ErrorKind::Unavailable, "the connection broke before the answer was whole", Certainty::Unknown),
-        };
-        let error = Error::new(kind, "elasticsearch request", message).with("hosts", &self.hosts).with_source(error);
-        error.certainty_is(certainty)
-    }
-}
-
-/// Whether the client failed before a connection was made. It does not say so but in the words of the connector.
-fn is_connect(error: &elasticsearch::Error) -> bool {
-    let mut next = std::error::Error::source(error);
-    while let Some(cause) = next {
-        if cause.to_string().contains("client error (Connect)") {
-            return true;
-        }
-        next = cause.source();
-    }
-    false
-}
-
-#[async_trait]
-impl BulkTransport for Official {
-    async fn post(
-        &self,
-        path: &str,
-        query: &[(&str, &str)],
-        headers: &[(&'static str, &str)],
-        body: Bytes,
-    ) -> Result<BulkAnswer, Error> {
-        self.send(Method::Post, path, query, headers, Some(body)).await
-    }
-
-    async fn ping(&self) -> Result<BulkAnswer, Error> {
-        self.send(Method::Get, "/", &[], &[("user-agent", USER_AGENT)], None).await
-    }
-
-    fn hosts(&self) -> &str {
-        &self.hosts
-    }
-
-    fn set_credentials(&self, credentials: Credentials) {
-        self.transport.set_auth(credentials);
-    }
-}
-
-impl fmt::Debug for Official {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The transport's own text has the credentials in it.
-        f.debug_struct("Transport").field("hosts", &self.hosts).finish_non_exhaustive()
-    }
-}
-
-const USER_AGENT: &str = concat!("logship/", env!("CARGO_PKG_VERSION"));
 
 /// Writes records to Elasticsearch or OpenSearch.
 ///

@@ -4,6 +4,10 @@
 #[cfg(feature = "elasticsearch")]
 mod bulk;
 #[cfg(feature = "elasticsearch")]
+mod bulk_transport;
+#[cfg(feature = "elasticsearch")]
+mod ecs;
+#[cfg(feature = "elasticsearch")]
 pub mod elasticsearch;
 
 use logship_core::Registry;

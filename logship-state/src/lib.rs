@@ -10,6 +10,8 @@
 
 #[cfg(feature = "file")]
 pub mod file;
+#[cfg(feature = "file")]
+mod generation;
 #[cfg(feature = "memory")]
 pub mod memory;
 #[cfg(feature = "sqlite")]
