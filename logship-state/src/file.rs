@@ -63,15 +63,15 @@ impl FileOffsets {
     }
 
     /// Works on the files of a key, alone in this store. Gives the leases back with the answer, so that what the work
-    /// made is dropped with the answer if nobody waits for it.
+    /// made is dropped if nobody waits for it: before the leases, or the next call would find a lock still held.
     async fn alone<T: Send + 'static>(
         &self,
         key: &OffsetKey,
         work: impl FnOnce(&Files, &mut Leases) -> Result<T, Error> + Send + 'static,
-    ) -> Result<(OwnedMutexGuard<Leases>, T), Error> {
+    ) -> Result<(T, OwnedMutexGuard<Leases>), Error> {
         let mut held = self.held.clone().lock_owned().await;
         let files = Files::new(&self.dir, key);
-        blocking(move || work(&files, &mut held).map(|value| (held, value))).await
+        blocking(move || work(&files, &mut held).map(|value| (value, held))).await
     }
 }
 
@@ -91,7 +91,7 @@ impl OffsetStore for FileOffsets {
             files.write(&mut generation)?;
             Ok(Held { lock, epoch: generation.content.epoch })
         };
-        let (mut leases, held) = self.alone(key, take).await?;
+        let (held, mut leases) = self.alone(key, take).await?;
         let lease = Lease { key: key.clone(), epoch: held.epoch };
         leases.insert(key.clone(), held);
         Ok(lease)

@@ -267,7 +267,7 @@ async fn c6_offsets_are_text_a_person_can_read_and_edit() {
 async fn c7_calls_that_are_dropped_leave_nothing_behind() {
     let (_dir, store) = store();
     let name = key("k");
-    for _ in 0..20 {
+    for _ in 0..100 {
         let lost = store.acquire(&name, "dropped", TTL);
         drop(begun(lost).await);
         let lease = store.acquire(&key("k"), "me", TTL).await.unwrap();
