@@ -1,1 +1,47 @@
-//! x
+//! The offset stores of [logship](https://docs.rs/logship), one module a store, each behind a Cargo feature of its name.
+//!
+//! | name | keeps offsets in | use it |
+//! |---|---|---|
+//! | `memory` | this process | in tests, and where the host keeps offsets itself |
+//! | `file` | one readable file a key | on one machine, on a local disk |
+//! | `sqlite` | a SQLite database | beside a SQLite log store |
+//!
+//! All of them keep the contract of [`OffsetStore`](logship_core::OffsetStore).
+
+#[cfg(feature = "file")]
+pub mod file;
+#[cfg(feature = "file")]
+mod generation;
+#[cfg(feature = "memory")]
+pub mod memory;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
+
+use logship_core::{Error, ErrorKind, Lease, OffsetKey, Registry};
+
+/// Adds every offset store that is compiled in.
+pub fn register(registry: &mut Registry) {
+    #[cfg(feature = "file")]
+    file::register(registry);
+    #[cfg(feature = "memory")]
+    memory::register(registry);
+    #[cfg(feature = "sqlite")]
+    sqlite::register(registry);
+    // Without any store there is nothing to add to it.
+    let _ = registry;
+}
+
+/// Somebody else holds the lease of a key.
+#[allow(dead_code, reason = "unused when no store is compiled in")]
+fn busy(operation: &'static str, key: &OffsetKey, owner: &str) -> Error {
+    let message = format!("the offsets of `{key}` are held by {owner}; wait until it is done, or stop it");
+    Error::new(ErrorKind::Busy, operation, message)
+}
+
+/// The lease is not the newest of its key.
+#[allow(dead_code, reason = "unused when no store is compiled in")]
+fn fenced(operation: &'static str, lease: &Lease) -> Error {
+    let message =
+        format!("the lease of the offsets of `{}` is lost: it was given back or somebody newer took it", lease.key);
+    Error::new(ErrorKind::Fenced, operation, message).with("epoch", lease.epoch)
+}

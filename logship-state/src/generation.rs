@@ -1,0 +1,89 @@
+//! What a file of offsets says.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use logship_core::{LaneOffset, OffsetKey};
+use serde::{Deserialize, Serialize};
+
+/// The form of the files. A file of a later one is refused.
+pub(crate) const VERSION: u32 = 1;
+
+/// What one file says.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Content {
+    pub(crate) version: u32,
+    pub(crate) key: OffsetKey,
+    pub(crate) epoch: u64,
+    /// Of everything else in the file. Absent where a person edited it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) checksum: Option<String>,
+    pub(crate) lanes: BTreeMap<String, LaneOffset>,
+}
+
+/// What was read, and how it is to be replaced.
+#[derive(Debug)]
+pub(crate) struct Generation {
+    pub(crate) content: Content,
+    /// The newest file was whole. Otherwise it must not take the place of the one before it.
+    pub(crate) is_current: bool,
+}
+
+impl Content {
+    /// Reads a file's text. `Err` says what is wrong with it.
+    pub(crate) fn parse(text: &[u8], key: &OffsetKey) -> Result<Content, Fault> {
+        #[derive(Deserialize)]
+        struct Form {
+            version: u32,
+        }
+        let damaged = |error: serde_json::Error| Fault::Damaged(error.to_string());
+        let form: Form = serde_json::from_slice(text).map_err(damaged)?;
+        if form.version > VERSION {
+            let version = form.version;
+            return Err(Fault::Foreign(format!(
+                "it has version {version}, and this program reads up to {VERSION}: use the newer program that wrote it"
+            )));
+        }
+        let content: Content = serde_json::from_slice(text).map_err(damaged)?;
+        if content.key != *key {
+            return Err(Fault::Foreign(format!(
+                "it belongs to the key `{}`: put it back under its own name",
+                content.key
+            )));
+        }
+        match &content.checksum {
+            Some(stored) if *stored != content.sum()? => Err(Fault::Damaged("its checksum is wrong".to_owned())),
+            _ => Ok(content),
+        }
+    }
+
+    /// The checksum: 64-bit FNV-1a, in hexadecimal, of the compact JSON without the checksum. It is there to notice
+    /// damage, not an enemy.
+    pub(crate) fn sum(&self) -> Result<String, Fault> {
+        let bare = Content { checksum: None, ..self.clone() };
+        let text = serde_json::to_vec(&bare).map_err(|error| Fault::Damaged(error.to_string()))?;
+        let hash = text.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        });
+        Ok(format!("{hash:016x}"))
+    }
+}
+
+impl Generation {
+    /// Makes the epoch larger than that of every lease before. A generation raises it by one at most, so that of a
+    /// damaged newest one is at most one more than what could be read.
+    pub(crate) fn raise_epoch(&mut self) {
+        self.content.epoch += if self.is_current { 1 } else { 2 };
+    }
+}
+
+/// Why a file is of no use.
+pub(crate) enum Fault {
+    Missing,
+    /// The generation before it takes its place.
+    Damaged(String),
+    /// A whole file, not for us.
+    Foreign(String),
+    Io(io::Error),
+}
