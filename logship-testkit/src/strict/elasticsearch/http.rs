@@ -9,6 +9,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, Response, header};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use super::super::faults::{Fault, Items, SeenRequest};
 use super::super::server::Line;
@@ -68,6 +69,8 @@ pub(super) async fn handle(
     };
     let is_bulk = path.ends_with("/_bulk");
     let fault = if is_bulk { node.state().script.next() } else { None };
+    // Whoever waits for the arrival and then releases reaches this request too.
+    let released = node.released.subscribe();
     if is_bulk {
         node.arrived.send_modify(|arrived| *arrived += 1);
     }
@@ -76,11 +79,11 @@ pub(super) async fn handle(
         return Response::default();
     }
     let response = match read(&node, &parts.headers, &path, body, seen).await {
-        Err(response) => response,
+        Err(response) => *response,
         Ok(body) => {
             let query = parse_query(parts.uri.query().unwrap_or_default());
             let call = Call { method: parts.method, path, query, body, seen };
-            answer_with_fault(&node, &line, &call, fault).await
+            answer_with_fault(&node, &line, &call, fault, released).await
         }
     };
     node.state().requests[seen].status = Some(response.status().as_u16());
@@ -88,7 +91,13 @@ pub(super) async fn handle(
 }
 
 /// Reads and unpacks a body, if who sends it is let in and it has a form Elasticsearch reads.
-async fn read(node: &Node, headers: &HeaderMap, path: &str, body: Body, seen: usize) -> Result<Bytes, Response<Body>> {
+async fn read(
+    node: &Node,
+    headers: &HeaderMap,
+    path: &str,
+    body: Body,
+    seen: usize,
+) -> Result<Bytes, Box<Response<Body>>> {
     let (expected, bytes_max) = {
         let state = node.state();
         (state.credentials.expected(), state.content_bytes_max)
@@ -99,7 +108,7 @@ async fn read(node: &Node, headers: &HeaderMap, path: &str, body: Body, seen: us
         check_credentials(&expected, header(header::AUTHORIZATION), path)?;
     }
     // The real one has no body in this answer either.
-    let too_large = || answer(413, "text/plain; charset=UTF-8", Body::empty());
+    let too_large = || Box::new(answer(413, "text/plain; charset=UTF-8", Body::empty()));
     let wire = wire.ok_or_else(too_large)?;
     node.state().requests[seen].wire_bytes = wire.len();
     if wire.is_empty() {
@@ -108,16 +117,18 @@ async fn read(node: &Node, headers: &HeaderMap, path: &str, body: Body, seen: us
     let content_type = header(header::CONTENT_TYPE).unwrap_or_default();
     if !is_readable(content_type) {
         let error = format!("Content-Type header [{content_type}] is not supported");
-        return Err(json_answer(406, &json!({"error": error, "status": 406}), None));
+        return Err(json_answer(406, &json!({"error": error, "status": 406}), None).into());
     }
     let body = match header(header::CONTENT_ENCODING) {
         None | Some("identity") => wire,
         Some("gzip") => match unpack(&wire, bytes_max) {
             Ok(body) => body.ok_or_else(too_large)?,
-            Err(error) => return Err(refuse(&Refusal::new(400, "zip_exception", error.to_string()))),
+            Err(error) => return Err(refuse(&Refusal::new(400, "zip_exception", error.to_string())).into()),
         },
         Some(other) => {
-            return Err(refuse(&Refusal::illegal_argument(format!("Content-Encoding [{other}] is not supported"))));
+            return Err(
+                refuse(&Refusal::illegal_argument(format!("Content-Encoding [{other}] is not supported"))).into()
+            );
         }
     };
     node.state().requests[seen].body_bytes = body.len();
@@ -144,7 +155,7 @@ fn unpack(wire: &[u8], bytes_max: usize) -> std::io::Result<Option<Bytes>> {
     Ok((body.len() <= bytes_max).then(|| body.into()))
 }
 
-fn check_credentials(expected: &str, given: Option<&str>, path: &str) -> Result<(), Response<Body>> {
+fn check_credentials(expected: &str, given: Option<&str>, path: &str) -> Result<(), Box<Response<Body>>> {
     let reason = match given {
         Some(given) if given == expected => return Ok(()),
         None => format!("missing authentication credentials for REST request [{path}]"),
@@ -159,7 +170,7 @@ fn check_credentials(expected: &str, given: Option<&str>, path: &str) -> Result<
     for scheme in schemes {
         response.headers_mut().append(header::WWW_AUTHENTICATE, HeaderValue::from_static(scheme));
     }
-    Err(response)
+    Err(Box::new(response))
 }
 
 /// JSON or lines of it, plain or in the form that names a version. 9.x reads what was meant for 8 and 9.
@@ -174,7 +185,13 @@ fn is_readable(content_type: &str) -> bool {
     are_parameters_known && matches!(plain, Some("json" | "x-ndjson"))
 }
 
-async fn answer_with_fault(node: &Node, line: &Line, call: &Call, fault: Option<Fault>) -> Response<Body> {
+async fn answer_with_fault(
+    node: &Node,
+    line: &Line,
+    call: &Call,
+    fault: Option<Fault>,
+    mut released: watch::Receiver<usize>,
+) -> Response<Body> {
     match fault {
         None => route(node, call, None),
         Some(Fault::Busy(items)) => route(node, call, Some(&items)),
@@ -197,13 +214,10 @@ async fn answer_with_fault(node: &Node, line: &Line, call: &Call, fault: Option<
             response
         }
         Some(Fault::TruncateAnswer) => truncated(route(node, call, None)).await,
-        Some(Fault::Hang) => {
-            let mut released = node.released.subscribe();
-            tokio::select! {
-                _ = released.changed() => route(node, call, None),
-                () = line.is_cut() => Response::default(),
-            }
-        }
+        Some(Fault::Hang) => tokio::select! {
+            _ = released.changed() => route(node, call, None),
+            () = line.is_cut() => Response::default(),
+        },
         Some(Fault::Slow(time)) => {
             tokio::time::sleep(time).await;
             route(node, call, None)
