@@ -5,17 +5,24 @@
 mod bulk;
 #[cfg(feature = "elasticsearch")]
 mod bulk_transport;
+#[cfg(feature = "_http")]
+mod delivery;
 #[cfg(feature = "elasticsearch")]
 mod ecs;
 #[cfg(feature = "elasticsearch")]
 pub mod elasticsearch;
+#[cfg(feature = "http")]
+pub mod http;
 
 use logship_core::Registry;
 
-/// Adds every exporter that is compiled in.
+/// Adds every exporter that is compiled in, under the name of its feature.
 pub fn register(registry: &mut Registry) {
     #[cfg(feature = "elasticsearch")]
     elasticsearch::register(registry);
+    #[cfg(feature = "http")]
+    registry
+        .add_exporter("http", |fields, context| http::Http::new(logship_core::read_fields(fields)?, context.clone()));
     // Without any exporter there is nothing to add to it.
     let _ = registry;
 }

@@ -1,5 +1,8 @@
 //! Tests for log shipping.
 //!
 //! - [`sim`]: logship's engine in a seeded, simulated world, with an oracle that checks its promises.
+//! - [`strict`]: stand-ins for destinations: small servers inside the test's own process, written from a
+//!   destination's documents and as unforgiving as the destination itself.
 
 pub mod sim;
+pub mod strict;
