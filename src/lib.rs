@@ -1,1 +1,23 @@
-//! logship
+#![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+pub mod config;
+
+/// Exporters, one module a destination.
+pub use logship_exporters as exporters;
+/// Sources, one module a source.
+pub use logship_sources as sources;
+/// Offset stores, one module a store.
+pub use logship_state as state;
+
+pub use logship_core::*;
+
+/// Every exporter, source and offset store that is compiled in. A program adds its own with
+/// [`Registry::add_exporter`] and its siblings.
+pub fn registry() -> Registry {
+    let mut registry = Registry::new();
+    exporters::register(&mut registry);
+    sources::register(&mut registry);
+    state::register(&mut registry);
+    registry
+}

@@ -1,0 +1,142 @@
+//! A shipper as configuration: any format that serde reads.
+
+use std::time::Duration;
+
+use logship_core::{BuildContext, Error, Fields, Lane, LaneOptions, LogShipper, Query, Registry};
+use serde::Deserialize;
+
+/// A shipper as configuration.
+///
+/// The `source`, the `offsets` and each of the `exporters` name what they are with `type`; their other fields are
+/// those of that type. An exporter also has an `id`, and the fields of its lane ([`LaneOptions`]) under `lane`.
+///
+/// ```
+/// use logship::{BuildContext, config::ShipperConfig, registry};
+///
+/// let config: ShipperConfig = serde_json::from_str(
+///     r#"{
+///         "source": {"type": "sqlite", "path": "logs.db"},
+///         "offsets": {"type": "file", "dir": "offsets"},
+///         "offset_key": "LogShipper-state",
+///         "query": {"severity_min": "INFO"},
+///         "exporters": [
+///             {"id": "search", "type": "elasticsearch", "hosts": ["https://es:9200"], "index": "logs",
+///              "auth": {"api_key": {"env": "ES_API_KEY"}}, "lane": {"chunk": 5000}}
+///         ]
+///     }"#,
+/// )?;
+/// // The secret is looked up when the shipper is built; here it is missing, and the error says so.
+/// let error = config.build(&registry(), &BuildContext::default()).unwrap_err();
+/// # let _ = error;
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShipperConfig {
+    /// Where records are read.
+    pub source: Typed,
+    /// Where offsets are kept.
+    pub offsets: Typed,
+    /// The name under which offsets are kept. Default `LogShipper-state`.
+    #[serde(default = "default_offset_key")]
+    pub offset_key: String,
+    /// Which records are shipped. Default all.
+    #[serde(default)]
+    pub query: Query,
+    /// How many seconds before now a lane begins that has no offset yet. Default 86 400, a day; 0 for the first record
+    /// there is.
+    #[serde(default = "default_lookback_secs")]
+    pub lookback_secs: u64,
+    /// The most bytes of records and bodies held at a time. Default 64 MiB.
+    #[serde(default = "default_byte_budget")]
+    pub byte_budget: usize,
+    /// Where records go. At least one.
+    pub exporters: Vec<ExporterEntry>,
+}
+
+fn default_offset_key() -> String {
+    "LogShipper-state".to_owned()
+}
+
+fn default_lookback_secs() -> u64 {
+    24 * 60 * 60
+}
+
+fn default_byte_budget() -> usize {
+    64 * 1024 * 1024
+}
+
+/// Something that a [`Registry`] makes.
+#[derive(Clone, Deserialize)]
+pub struct Typed {
+    /// Its name in the registry.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Its own fields.
+    #[serde(flatten)]
+    pub fields: Fields,
+}
+
+/// One exporter and its lane.
+#[derive(Clone, Deserialize)]
+pub struct ExporterEntry {
+    /// The lane's id, in offsets and reports.
+    pub id: String,
+    /// The exporter's name in the registry.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// How the lane ships.
+    #[serde(default)]
+    pub lane: LaneOptions,
+    /// The exporter's own fields.
+    #[serde(flatten)]
+    pub fields: Fields,
+}
+
+impl ShipperConfig {
+    /// Makes the shipper. Nothing is read or sent.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](logship_core::ErrorKind::Config), naming the field, and the exporter where it is one's.
+    pub fn build(self, registry: &Registry, context: &BuildContext) -> Result<LogShipper, Error> {
+        let source = registry
+            .source(&self.source.kind, self.source.fields, context)
+            .map_err(|error| error.with("in", "source"))?;
+        let offsets = registry
+            .store(&self.offsets.kind, self.offsets.fields, context)
+            .map_err(|error| error.with("in", "offsets"))?;
+        let lookback = Some(Duration::from_secs(self.lookback_secs)).filter(|lookback| !lookback.is_zero());
+        let mut builder = LogShipper::builder_shared(source)
+            .offsets_shared(offsets)
+            .offset_key(self.offset_key)
+            .query(self.query)
+            .lookback(lookback)
+            .byte_budget(self.byte_budget);
+        for entry in self.exporters {
+            let exporter = registry
+                .exporter(&entry.kind, entry.fields, context)
+                .map_err(|error| error.with("exporter", &entry.id))?;
+            builder = builder.lane(Lane::shared(entry.id, exporter).options(entry.lane));
+        }
+        builder.build()
+    }
+}
+
+/// Fields may hold secrets written in clear, so only their names show.
+impl std::fmt::Debug for Typed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Typed").field("type", &self.kind).field("fields", &self.fields.keys()).finish()
+    }
+}
+
+/// Fields may hold secrets written in clear, so only their names show.
+impl std::fmt::Debug for ExporterEntry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ExporterEntry")
+            .field("id", &self.id)
+            .field("type", &self.kind)
+            .field("lane", &self.lane)
+            .field("fields", &self.fields.keys())
+            .finish()
+    }
+}
