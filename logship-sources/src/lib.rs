@@ -2,10 +2,15 @@
 
 #[cfg(feature = "memory")]
 pub mod memory;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
 
 use logship_core::Registry;
 
 /// Adds every source that is compiled in and can be configured, under the name of its feature.
 pub fn register(registry: &mut Registry) {
+    #[cfg(feature = "sqlite")]
+    sqlite::register(registry);
+    // Without a source that can be configured there is nothing to add to it.
     let _ = registry;
 }

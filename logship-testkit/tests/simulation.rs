@@ -28,7 +28,8 @@ const SOMETIMES: &[&str] = &[
 ];
 
 fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().expect("a number"))
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} is `{text}`, which is not a number")))
 }
 
 /// Goal: P1, P3, P5, P6, P8, P9 and P11 hold whatever happens. Method: one world a seed; a seed that fails is printed
