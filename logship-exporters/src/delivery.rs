@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::{Bytes, BytesMut};
 use logship_core::{Advice, Certainty, Error, ErrorKind};
-use reqwest::header::{HeaderMap, LOCATION, RETRY_AFTER};
+use reqwest::header::{HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
 use reqwest::{Request, Url};
 use rustls::ClientConfig;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -211,6 +213,54 @@ pub(crate) fn host_of(url: &Url) -> String {
     url.port_or_known_default().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
+/// The address without user and password, and these as a header. Errors do not show the address.
+pub(crate) fn parse_url(text: &str) -> Result<(Url, Option<HeaderValue>), Error> {
+    let wrong = |why: &str| Error::config("url", why);
+    let mut url = Url::parse(text).map_err(|error| wrong(&error.to_string()))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(wrong("must begin with http:// or https://"));
+    }
+    url.set_fragment(None);
+    if url.username().is_empty() && url.password().is_none() {
+        return Ok((url, None));
+    }
+    let (username, password) = (decoded(url.username()), decoded(url.password().unwrap_or_default()));
+    let auth = basic("url", &username, &password)?;
+    let cleared = url.set_username("").and_then(|()| url.set_password(None));
+    cleared.map_err(|()| wrong("cannot hold a user"))?;
+    Ok((url, Some(auth)))
+}
+
+/// A header's value that is not shown.
+pub(crate) fn secret_value(field: &str, value: &str) -> Result<HeaderValue, Error> {
+    let mut value = HeaderValue::try_from(value)
+        .map_err(|_| Error::config(field, "holds a character that no header can, such as a line break"))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+pub(crate) fn basic(field: &str, username: &[u8], password: &[u8]) -> Result<HeaderValue, Error> {
+    if username.contains(&b':') {
+        return Err(Error::config(field, "the user name holds a colon, which basic authentication cannot carry"));
+    }
+    let credentials = BASE64.encode([username, b":", password].concat());
+    secret_value(field, &format!("Basic {credentials}"))
+}
+
+/// A part of an address without its percent signs.
+fn decoded(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, behind)) = rest.split_first() {
+        let digits = behind.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
+        let digits = digits.filter(|digits| *first == b'%' && digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        let code = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        bytes.push(code.unwrap_or(*first));
+        rest = if code.is_some() { &behind[2..] } else { behind };
+    }
+    bytes
+}
+
 /// TLS by a provider of our own. The process default belongs to the program, which may have none or another one.
 fn tls(connection: &Connection) -> Result<ClientConfig, Error> {
     let failed = |error: rustls::Error| {
@@ -284,7 +334,7 @@ impl ServerCertVerifier for AnyCertificate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use reqwest::header::HeaderValue;
+    use proptest::prelude::*;
 
     fn wait(text: &'static str, now: SystemTime) -> Option<Duration> {
         retry_after(&HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static(text))]), now)
@@ -356,6 +406,17 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::Config);
             assert!(error.to_string().contains("field: ca_file"), "{error}");
             assert!(error.to_string().contains(&path.display().to_string()), "{error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn an_address_keeps_its_user_out_of_sight(user in "[a-z%@ /]{1,8}", password in "[a-z%@ /:+&=]{1,8}") {
+            let encode = |text: &str| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
+            let (url, auth) = parse_url(&format!("http://{}:{}@host/in", encode(&user), encode(&password))).unwrap();
+            prop_assert_eq!(url.as_str(), "http://host/in");
+            let expected = format!("Basic {}", BASE64.encode(format!("{user}:{password}")));
+            prop_assert_eq!(auth.unwrap().to_str().unwrap().to_owned(), expected);
         }
     }
 }
