@@ -11,6 +11,10 @@ mod delivery;
 mod ecs;
 #[cfg(feature = "elasticsearch")]
 pub mod elasticsearch;
+#[cfg(feature = "file")]
+pub mod encode;
+#[cfg(feature = "file")]
+pub mod file;
 #[cfg(feature = "http")]
 pub mod http;
 
@@ -20,6 +24,8 @@ use logship_core::Registry;
 pub fn register(registry: &mut Registry) {
     #[cfg(feature = "elasticsearch")]
     elasticsearch::register(registry);
+    #[cfg(feature = "file")]
+    file::register(registry);
     #[cfg(feature = "http")]
     registry
         .add_exporter("http", |fields, context| http::Http::new(logship_core::read_fields(fields)?, context.clone()));

@@ -1,5 +1,7 @@
 //! The promises of the engine, over many seeds.
 
+#![allow(clippy::panic, reason = "a test says why it fails")]
+
 use std::collections::BTreeSet;
 
 use logship_testkit::sim::run_seed;
