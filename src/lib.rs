@@ -1,4 +1,5 @@
-#![doc = include_str!("../README.md")]
+#![cfg_attr(feature = "sqlite", doc = include_str!("../README.md"))]
+#![cfg_attr(not(feature = "sqlite"), doc = "An embeddable log shipper; the README says what it does.")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod config;
