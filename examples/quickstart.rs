@@ -8,6 +8,8 @@
 //!
 //! Elasticsearch is a strict stand-in inside this process, unless `LOGSHIP_ES_URL` names a real one.
 
+#![allow(clippy::print_stdout, reason = "an example shows what it does")]
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
