@@ -1,7 +1,9 @@
 //! The main job, part by part, as the quickstart shows it.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 #[path = "../examples/quickstart.rs"]
-#[allow(dead_code, unreachable_pub, missing_docs, clippy::print_stdout)]
+#[allow(dead_code, unreachable_pub, missing_docs)]
 mod quickstart;
 
 use std::path::Path;
