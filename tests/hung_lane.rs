@@ -1,0 +1,63 @@
+//! P2 and P5: a destination that hangs for ever changes nothing for the others.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use std::time::Duration;
+
+use logship::sources::memory::MemorySource;
+use logship::state::memory::MemoryOffsets;
+use logship::{Chunk, CpuWork, Error, Exporter, Lane, LogShipper, Outcome, RunReport, Timestamp, async_trait};
+
+const RECORDS: u64 = 20_000;
+const BUDGET: usize = 4 * 1024 * 1024;
+
+/// Answers after this time, or never.
+#[derive(Debug)]
+struct Destination(Option<Duration>);
+
+#[async_trait]
+impl Exporter for Destination {
+    fn kind(&self) -> &'static str {
+        "test"
+    }
+
+    async fn export(&self, chunk: &Chunk) -> Result<Outcome, Error> {
+        match self.0 {
+            Some(time) => tokio::time::sleep(time).await,
+            None => std::future::pending().await,
+        }
+        Ok(Outcome::all_accepted(chunk.len()))
+    }
+}
+
+async fn ship(with_hung_lane: bool) -> RunReport {
+    let source = MemorySource::new();
+    for number in 0..RECORDS {
+        source.push("p", Timestamp::now(), |record| record.body = format!("record {number:0200}").into());
+    }
+    let mut builder = LogShipper::builder(source)
+        .offsets(MemoryOffsets::new())
+        .lookback(None)
+        .byte_budget(BUDGET)
+        .cpu_work(CpuWork::Inline)
+        .deadline(Duration::from_secs(3_600))
+        .lane(Lane::new("healthy", Destination(Some(Duration::from_millis(20)))).chunk(500));
+    if with_hung_lane {
+        let day = Duration::from_secs(24 * 60 * 60);
+        builder = builder.lane(Lane::new("hung", Destination(None)).attempt_timeout(day));
+    }
+    builder.build().unwrap().run_once().await.unwrap()
+}
+
+/// Method: the same records with and without a lane that hangs, on a paused clock, on which the healthy lane's time is
+/// exact.
+#[tokio::test(start_paused = true)]
+async fn p2_a_lane_that_hangs_for_ever_costs_the_others_nothing() {
+    let (alone, beside) = (ship(false).await, ship(true).await);
+    let (alone, healthy) = (alone.lane("healthy").unwrap(), beside.lane("healthy").unwrap());
+    assert_eq!((alone.accepted, healthy.accepted), (RECORDS, RECORDS));
+    assert!(healthy.elapsed.as_secs_f64() <= alone.elapsed.as_secs_f64() * 1.05, "{healthy:?} {alone:?}");
+    let hung = beside.lane("hung").unwrap();
+    assert_eq!((hung.accepted, hung.in_doubt), (0, 1_000));
+    assert!(hung.balances() && beside.memory_peak <= BUDGET, "{beside}");
+}
