@@ -4,7 +4,7 @@ use std::fmt;
 
 use async_trait::async_trait;
 
-use crate::{Error, ErrorKind, Page, PageLimits, Partition, Query, RecordId, Start};
+use crate::{Error, ErrorKind, Page, PageLimits, Partition, Query, RecordId, Start, Timestamp};
 
 /// A store of log records that can be read again and again.
 ///
@@ -22,7 +22,11 @@ use crate::{Error, ErrorKind, Page, PageLimits, Partition, Query, RecordId, Star
 /// 5. A page MUST NOT hold more than the limits allow, but one record is always given, however large.
 /// 6. An error in the middle of a page MUST be returned as an error, never as a short page.
 /// 7. [`read`](Source::read) MUST be safe to drop at any await, and to call from several tasks at once.
-/// 8. [`delete`](Source::delete) MUST delete exactly the records named.
+/// 8. [`delete`](Source::delete) MUST delete exactly the records named; one that is gone already is no error.
+/// 9. Where [`arrival_order`](Source::arrival_order) is [`Bounded`](ArrivalOrder::Bounded), positions MUST be in the
+///    order of [`LogRecord::timestamp`](crate::LogRecord::timestamp), as far as it is known.
+/// 10. After [`horizon`](Source::horizon) has given a time, no record older than that MAY become readable, other than
+///     by a writer whose clock is wrong.
 #[async_trait]
 pub trait Source: fmt::Debug + Send + Sync {
     /// What kind of source this is, as a configuration names it.
@@ -48,6 +52,13 @@ pub trait Source: fmt::Debug + Send + Sync {
         query: &Query,
         limits: PageLimits,
     ) -> Result<Page, Error>;
+
+    /// Before which time nothing more can appear, where the source can tell: a database that knows its open
+    /// transactions says when the oldest one began. Records from then on wait until it has ended. Asked before a read,
+    /// and only for sources whose order of arrival is [`Bounded`](ArrivalOrder::Bounded). By default not known.
+    async fn horizon(&self) -> Result<Option<Timestamp>, Error> {
+        Ok(None)
+    }
 
     /// Waits until there may be something new. By default never returns, and the engine asks again after its
     /// [`poll_interval`](crate::LogShipperBuilder::poll_interval); a source that is told of new records may be faster.
