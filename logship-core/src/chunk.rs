@@ -18,10 +18,40 @@ pub struct Chunk {
     pub(crate) lane: Arc<str>,
     pub(crate) segments: Vec<Segment>,
     pub(crate) len: usize,
-    /// Where the lane stood before the first record.
-    pub(crate) begins: Option<Arc<Start>>,
+    pub(crate) begins: Option<Arc<Begins>>,
     pub(crate) attempt: u32,
     pub(crate) body: Option<Body>,
+}
+
+/// Where a chunk begins: what a chunk that is made again after a crash has in common with the lost one, and with no
+/// other chunk of its lane and partition.
+///
+/// As text, letters and digits of which a name can be made: `from-the-first`, `from-<time>`, `after-<cursor>`,
+/// `late-<number>-after-<cursor>`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Begins {
+    /// Where the lane stood in the partition before the first record.
+    Reading(Start),
+    /// With the late record of this number, counted from 0, of those found behind this position.
+    Late {
+        /// Where the stretch begins in which records may still appear; `None` where the lane began.
+        after: Option<crate::Cursor>,
+        /// How many late records were shipped before.
+        number: u64,
+    },
+}
+
+impl fmt::Display for Begins {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Begins::Reading(Start::Earliest) => f.write_str("from-the-first"),
+            Begins::Reading(Start::At(time)) => write!(f, "from-{time}"),
+            Begins::Reading(Start::After(cursor)) => write!(f, "after-{cursor}"),
+            Begins::Late { after: None, number } => write!(f, "late-{number}"),
+            Begins::Late { after: Some(cursor), number } => write!(f, "late-{number}-after-{cursor}"),
+        }
+    }
 }
 
 /// Neighbouring records of one page.
@@ -62,7 +92,7 @@ impl Chunk {
             lane: Arc::from("test"),
             len: range.len(),
             segments: vec![Segment { page, encoded, range, _held: None }],
-            begins: Some(Arc::new(Start::Earliest)),
+            begins: Some(Arc::new(Begins::Reading(Start::Earliest))),
             attempt: 1,
             body: None,
         };
@@ -87,6 +117,14 @@ impl Chunk {
         self.segments.iter().flat_map(|segment| &segment.page.records()[segment.range.clone()])
     }
 
+    /// The records of one partition, each with the time at which its page was asked for.
+    pub(crate) fn records_of(&self, partition: &Partition) -> impl Iterator<Item = (&LogRecord, crate::Timestamp)> {
+        let segments = self.segments.iter().filter(move |segment| segment.page.partition() == partition);
+        segments.flat_map(|segment| {
+            segment.page.records()[segment.range.clone()].iter().map(|record| (record, segment.page.read_at))
+        })
+    }
+
     /// The first record.
     pub fn first(&self) -> Option<&LogRecord> {
         self.records().next()
@@ -108,10 +146,10 @@ impl Chunk {
         self.segments.first().map(|segment| segment.page.partition())
     }
 
-    /// Where the lane stood in that partition before the first record. For exporters that are
+    /// Where in that partition the chunk begins. For exporters that are
     /// [idempotent by chunk](crate::Idempotency::PerChunk) this is the identity of the chunk: after a crash the lane
     /// begins again at the last committed position, so whatever it sends first begins where the lost chunk began.
-    pub fn begins(&self) -> Option<&Start> {
+    pub fn begins(&self) -> Option<&Begins> {
         self.begins.as_deref()
     }
 
@@ -171,12 +209,16 @@ impl Chunk {
             segments.extend(open.map(|range| Segment { range, ..segment.clone() }));
             base += segment.range.len();
         }
-        let begins = match indexes.first() {
-            Some(0) | None => self.begins.clone(),
-            // The record before the first is where the lane would stand.
-            Some(first) => {
-                self.records().nth(first - 1).map(|record| Arc::new(Start::After(record.id.position().detached())))
+        let begins = match (indexes.first(), self.begins.as_deref()) {
+            (Some(0) | None, _) => self.begins.clone(),
+            (Some(first), Some(Begins::Late { after, number })) => {
+                Some(Arc::new(Begins::Late { after: after.clone(), number: number + *first as u64 }))
             }
+            // The record before the first is where the lane would stand.
+            (Some(first), _) => self
+                .records()
+                .nth(first - 1)
+                .map(|record| Arc::new(Begins::Reading(Start::After(record.id.position().detached())))),
         };
         let (lane, attempt) = (Arc::clone(&self.lane), self.attempt);
         Chunk { lane, segments, len: indexes.len(), begins, attempt, body: None }
@@ -214,7 +256,14 @@ mod tests {
             })
             .collect();
         let len = segments.iter().map(|segment| segment.range.len()).sum();
-        Chunk { lane: "l".into(), segments, len, begins: Some(Arc::new(Start::Earliest)), attempt: 1, body: None }
+        Chunk {
+            lane: "l".into(),
+            segments,
+            len,
+            begins: Some(Arc::new(Begins::Reading(Start::Earliest))),
+            attempt: 1,
+            body: None,
+        }
     }
 
     fn numbers(chunk: &Chunk) -> Vec<i64> {
@@ -235,7 +284,7 @@ mod tests {
     #[test]
     fn a_selection_begins_behind_the_record_before_it() {
         let chunk = chunk(&[&[1, 2, 3]]);
-        assert_eq!(chunk.select(&[0, 1]).begins(), Some(&Start::Earliest));
-        assert_eq!(chunk.select(&[2]).begins(), Some(&Start::After(Cursor::number(2))));
+        assert_eq!(chunk.select(&[0, 1]).begins(), Some(&Begins::Reading(Start::Earliest)));
+        assert_eq!(chunk.select(&[2]).begins(), Some(&Begins::Reading(Start::After(Cursor::number(2)))));
     }
 }

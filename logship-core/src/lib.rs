@@ -33,11 +33,12 @@ mod shipper;
 mod source;
 mod text;
 mod time;
+mod window;
 
 pub use async_trait::async_trait;
 pub use tokio_util::sync::CancellationToken;
 
-pub use chunk::{Body, Chunk};
+pub use chunk::{Begins, Body, Chunk};
 pub use compression::Compression;
 pub use encoding::{Encoding, Unencodable};
 pub use engine::CpuWork;
@@ -59,3 +60,4 @@ pub use shipper::{LogShipper, LogShipperBuilder};
 pub use source::{ArrivalOrder, Source};
 pub use text::{Text, TextArena};
 pub use time::{Clock, SystemClock, Timestamp};
+pub use window::{Seen, SeenIds, Window};

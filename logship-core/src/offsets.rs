@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::{Cursor, Error, Partition, Start, Timestamp};
+use crate::{Cursor, Error, Partition, Start, Timestamp, Window};
 
 /// The name under which the offsets of a shipper are kept, such as `LogShipper-state`.
 ///
@@ -70,6 +70,12 @@ impl Offsets {
             for (partition, cursor) in &change.cursors {
                 lane.cursors.insert(partition.clone(), cursor.clone());
             }
+            for (partition, window) in &change.windows {
+                match window {
+                    Some(window) => drop(lane.windows.insert(partition.clone(), window.clone())),
+                    None => drop(lane.windows.remove(partition)),
+                }
+            }
         }
     }
 }
@@ -88,16 +94,20 @@ pub struct LaneOffset {
     /// By partition name: everything up to here is done.
     #[serde(default)]
     pub cursors: BTreeMap<String, Cursor>,
+    /// By partition name: what was shipped of the stretch in which records may still appear.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub windows: BTreeMap<String, Window>,
 }
 
 impl LaneOffset {
     /// Where this lane goes on in a partition.
     pub fn start(&self, partition: &Partition) -> Start {
-        match (self.cursors.get(partition.as_str()), self.since) {
-            (Some(cursor), _) => Start::After(cursor.clone()),
-            (None, Some(time)) => Start::At(time),
-            (None, None) => Start::Earliest,
-        }
+        self.cursors.get(partition.as_str()).map_or_else(|| self.beginning(), |cursor| Start::After(cursor.clone()))
+    }
+
+    /// Where this lane begins in a partition that it has nothing of.
+    pub(crate) fn beginning(&self) -> Start {
+        self.since.map_or(Start::Earliest, Start::At)
     }
 }
 
@@ -117,26 +127,14 @@ pub struct LaneDelta {
     pub since: Option<Timestamp>,
     /// The new cursors, by partition name.
     pub cursors: BTreeMap<String, Cursor>,
+    /// The new windows, by partition name, each as a whole; `None` for one that is gone.
+    pub windows: BTreeMap<String, Option<Window>>,
 }
 
 impl OffsetsDelta {
     /// Whether nothing changes.
     pub fn is_empty(&self) -> bool {
         self.lanes.is_empty()
-    }
-
-    /// Takes over a later change on top of this one.
-    pub fn merge(&mut self, later: OffsetsDelta) {
-        for (id, change) in later.lanes {
-            let lane = self.lanes.entry(id).or_default();
-            if change.fingerprint.is_some() {
-                lane.fingerprint = change.fingerprint;
-            }
-            if change.since.is_some() {
-                lane.since = change.since;
-            }
-            lane.cursors.extend(change.cursors);
-        }
     }
 }
 
@@ -222,18 +220,5 @@ mod tests {
         assert_eq!(serde_json::from_str::<Offsets>(&text).unwrap(), offsets);
         assert_eq!(offsets.lanes["es"].start(&Partition::new("logs")), Start::After(Cursor::new(5, "k1".into())));
         assert_eq!(offsets.lanes["es"].start(&Partition::new("new")), Start::At(Timestamp::from_secs(0)));
-    }
-
-    #[test]
-    fn a_later_change_wins_and_leaves_the_rest() {
-        let delta = |partition: &str, number| {
-            let cursors = BTreeMap::from([(partition.to_owned(), Cursor::number(number))]);
-            OffsetsDelta { lanes: BTreeMap::from([("l".to_owned(), LaneDelta { cursors, ..Default::default() })]) }
-        };
-        let mut merged = delta("a", 1);
-        merged.merge(delta("b", 2));
-        merged.merge(delta("a", 3));
-        assert_eq!(merged.lanes["l"].cursors.len(), 2);
-        assert_eq!(merged.lanes["l"].cursors["a"], Cursor::number(3));
     }
 }

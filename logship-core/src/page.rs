@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::encoding::{EncodedPage, Encoding};
 use crate::engine::budget::{Gauge, Held};
-use crate::{Cursor, LogRecord, Partition};
+use crate::{Cursor, LogRecord, Partition, Timestamp};
 
 /// How much one read may give.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +14,9 @@ pub struct PageLimits {
     pub records_max: usize,
     /// The most bytes of memory, by [`LogRecord::size`]; one record is always allowed.
     pub bytes_max: usize,
+    /// Neither to give nor to pass records of this time or later. `None` for sources whose order of arrival is
+    /// [`Total`](crate::ArrivalOrder::Total).
+    pub until: Option<Timestamp>,
 }
 
 /// Whether there is more behind a page.
@@ -34,6 +37,8 @@ pub struct Page {
     next: Option<Cursor>,
     end: PageEnd,
     bytes: usize,
+    /// When the source was asked. What appeared in it since is not in the page.
+    pub(crate) read_at: Timestamp,
     encoded: Mutex<Vec<(String, Arc<EncodedPage>)>>,
     /// Counts this page against the byte budget, as long as anybody holds it.
     held: Option<Held>,
@@ -50,7 +55,8 @@ impl Page {
     /// With `next` `None` it ends where it began.
     pub fn ending_at(partition: Partition, records: Vec<LogRecord>, next: Option<Cursor>, end: PageEnd) -> Self {
         let bytes = records.iter().map(LogRecord::size).sum();
-        Page { partition, records, next, end, bytes, encoded: Mutex::new(Vec::new()), held: None }
+        let read_at = Timestamp::default();
+        Page { partition, records, next, end, bytes, read_at, encoded: Mutex::new(Vec::new()), held: None }
     }
 
     /// The partition all records are of.

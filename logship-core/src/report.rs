@@ -82,6 +82,10 @@ pub struct LaneReport {
     pub left: u64,
     /// Records sent again although an earlier attempt may have arrived, at a destination that cannot tell.
     pub possibly_duplicated: u64,
+    /// Of those accepted, records that appeared behind others which had been shipped.
+    pub late: u64,
+    /// How old the latest of them was when it was shipped.
+    pub lateness_max: Option<Duration>,
     /// Records under way, without an answer, when the run ended. The next run sends them again.
     pub in_doubt: u64,
     /// Chunks delivered.
@@ -133,6 +137,8 @@ impl LaneReport {
             dropped: BTreeMap::new(),
             left: 0,
             possibly_duplicated: 0,
+            late: 0,
+            lateness_max: None,
             in_doubt: 0,
             chunks: 0,
             attempts: 0,
@@ -221,6 +227,9 @@ impl fmt::Display for RunReport {
             }
             if lane.possibly_duplicated > 0 {
                 notes.push(format!("{} possibly duplicated", lane.possibly_duplicated));
+            }
+            if let Some(lateness) = lane.lateness_max.filter(|_| lane.late > 0) {
+                notes.push(format!("{} late, by up to {:.1} s", lane.late, lateness.as_secs_f64()));
             }
             if lane.in_doubt > 0 {
                 notes.push(format!("{} under way without an answer", lane.in_doubt));

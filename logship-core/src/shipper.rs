@@ -47,6 +47,8 @@ pub struct LogShipper {
     pub(crate) offset_key: OffsetKey,
     pub(crate) query: Query,
     pub(crate) lookback: Option<Duration>,
+    pub(crate) settle: Duration,
+    pub(crate) overlap: Duration,
     pub(crate) lanes: Vec<Lane>,
     pub(crate) byte_budget: usize,
     pub(crate) shares: Shares,
@@ -136,6 +138,8 @@ pub struct LogShipperBuilder {
     offset_key: String,
     query: Query,
     lookback: Option<Duration>,
+    settle: Duration,
+    overlap: Duration,
     lanes: Vec<Lane>,
     byte_budget: usize,
     page_records: usize,
@@ -158,6 +162,8 @@ impl LogShipperBuilder {
             offset_key: "LogShipper-state".to_owned(),
             query: Query::all(),
             lookback: Some(Duration::from_secs(24 * 60 * 60)),
+            settle: Duration::ZERO,
+            overlap: Duration::from_secs(5 * 60),
             lanes: Vec::new(),
             byte_budget: 64 * 1024 * 1024,
             page_records: 1000,
@@ -205,6 +211,28 @@ impl LogShipperBuilder {
     #[must_use]
     pub fn lookback(mut self, lookback: impl Into<Option<Duration>>) -> Self {
         self.lookback = lookback.into();
+        self
+    }
+
+    /// How long a record waits before it is shipped, so that earlier ones can still appear before it. For sources whose
+    /// order of arrival is [`Bounded`](crate::ArrivalOrder::Bounded). Records with a time in the future wait until it
+    /// has come in any case, as shipping them would move the offset there. Default none.
+    #[must_use]
+    pub fn settle(mut self, settle: Duration) -> Self {
+        self.settle = settle;
+        self
+    }
+
+    /// How late a record may appear behind others that were shipped, and be shipped all the same. For sources whose
+    /// order of arrival is [`Bounded`](crate::ArrivalOrder::Bounded), from slow clocks and transactions that commit
+    /// late. What is not older than this when it is read is read once more by the next run, and in a long run each
+    /// time this has passed; what was shipped of it is kept with the offset, at most [`Window::IDS_MAX`] records for
+    /// each lane and partition. Default 5 min.
+    ///
+    /// [`Window::IDS_MAX`]: crate::Window::IDS_MAX
+    #[must_use]
+    pub fn overlap(mut self, overlap: Duration) -> Self {
+        self.overlap = overlap;
         self
     }
 
@@ -339,6 +367,8 @@ impl LogShipperBuilder {
             offset_key: OffsetKey::new(self.offset_key)?,
             query: self.query,
             lookback: self.lookback,
+            settle: self.settle,
+            overlap: self.overlap,
             lanes: self.lanes,
             byte_budget: self.byte_budget,
             shares,

@@ -19,7 +19,8 @@ use crate::{Error, ErrorKind, Page, PageLimits, Partition, Query, RecordId, Star
 ///    given or that the query does not want.
 /// 4. A page without records MUST NOT be taken for the end: [`PageEnd::CaughtUp`](crate::PageEnd::CaughtUp) says so
 ///    explicitly. A page that ends with [`PageEnd::More`](crate::PageEnd::More) MUST move [`Page::next`] forward.
-/// 5. A page MUST NOT hold more than the limits allow, but one record is always given, however large.
+/// 5. A page MUST NOT hold more than the limits allow, but one record is always given, however large. Nor may it give
+///    or pass records from [`PageLimits::until`] on.
 /// 6. An error in the middle of a page MUST be returned as an error, never as a short page.
 /// 7. [`read`](Source::read) MUST be safe to drop at any await, and to call from several tasks at once.
 /// 8. [`delete`](Source::delete) MUST delete exactly the records named; one that is gone already is no error.

@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use logship_core::{
     Artifacts, Capabilities, Chunk, Compression, Encoding, Error, ErrorKind, Exporter, Idempotency, Limits, Outcome,
-    Registry, Start, async_trait, read_fields,
+    Registry, async_trait, read_fields,
 };
 use serde::Deserialize;
 
@@ -91,11 +91,7 @@ impl FileExporter {
 
     /// The name of a chunk's file, which is all that a repeat has in common with it.
     fn name(&self, chunk: &Chunk) -> String {
-        let begins = match chunk.begins() {
-            Some(Start::After(cursor)) => format!("after-{cursor}"),
-            Some(Start::At(time)) => format!("from-{time}"),
-            Some(Start::Earliest) | None => "from-the-first".to_owned(),
-        };
+        let begins = chunk.begins().map_or(String::new(), ToString::to_string);
         let identity = format!("{}\n{}\n{begins}", chunk.lane(), chunk.partition().map_or("", |p| p.as_str()));
         let readable: String = begins
             .chars()

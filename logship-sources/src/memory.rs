@@ -146,7 +146,7 @@ mod tests {
     use super::*;
     use logship_core::{Filter, Severity};
 
-    const ALL: PageLimits = PageLimits { records_max: 100, bytes_max: usize::MAX };
+    const ALL: PageLimits = PageLimits { records_max: 100, bytes_max: usize::MAX, until: None };
 
     fn source() -> MemorySource {
         let source = MemorySource::new();
@@ -187,7 +187,7 @@ mod tests {
 
     #[tokio::test]
     async fn c5_one_record_is_given_however_large() {
-        let tiny = PageLimits { records_max: 10, bytes_max: 1 };
+        let tiny = PageLimits { records_max: 10, bytes_max: 1, until: None };
         assert_eq!(read(Start::Earliest, Query::all(), tiny).await, (vec![1], Some(1), PageEnd::More));
     }
 

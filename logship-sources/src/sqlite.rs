@@ -128,7 +128,7 @@ impl SqliteSource {
     }
 
     /// The query of one page, and what is bound to it.
-    fn statement(&self, start: &Start, query: &Query, rows_max: usize) -> (String, Vec<String>) {
+    fn statement(&self, start: &Start, query: &Query, limits: PageLimits) -> (String, Vec<String>) {
         let mapping = &self.mapping;
         let (timestamp, id) = (quoted(&mapping.timestamp), quoted(&mapping.id));
         let mut columns =
@@ -153,16 +153,22 @@ impl SqliteSource {
                 bound.push(time.to_owned());
             }
         }
+        if let Some(until) = limits.until {
+            // Without the zone: at or before every way of writing this moment.
+            conditions.push(format!("{timestamp} < ?"));
+            bound.push(until.to_string()[..29].to_owned());
+        }
         if let Some((column, value)) = &mapping.only {
             conditions.push(format!("({0} is null or {0} = ?)", quoted(column)));
             bound.push(value.clone());
         }
         self.push_down(query, &mut conditions, &mut bound);
         let sql = format!(
-            "select {} from {} where {} order by {timestamp}, cast({id} as text) limit {rows_max}",
+            "select {} from {} where {} order by {timestamp}, cast({id} as text) limit {}",
             columns.join(", "),
             quoted(&mapping.table),
             conditions.join(" and "),
+            limits.records_max,
         );
         (sql, bound)
     }
@@ -255,7 +261,7 @@ impl Source for SqliteSource {
     }
 
     async fn read(&self, _: &Partition, start: &Start, query: &Query, limits: PageLimits) -> Result<Page, Error> {
-        let (sql, bound) = self.statement(start, query, limits.records_max);
+        let (sql, bound) = self.statement(start, query, limits);
         // Names of tables and columns are quoted, and values are bound.
         let mut statement = sqlx::query(AssertSqlSafe(sql));
         for value in bound {
@@ -376,7 +382,7 @@ mod tests {
     use logship_core::Filter;
     use sqlx::Executor;
 
-    const ALL: PageLimits = PageLimits { records_max: 1_000, bytes_max: usize::MAX };
+    const ALL: PageLimits = PageLimits { records_max: 1_000, bytes_max: usize::MAX, until: None };
 
     async fn source(rows: &[(&str, &str, &str, &str)]) -> SqliteSource {
         let pool = SqlitePoolOptions::new().max_connections(1).connect("sqlite::memory:").await.unwrap();
@@ -439,7 +445,7 @@ mod tests {
             keys.sort();
             assert_eq!(keys, ["a", "b", "c", "d", "e", "f"], "pages of {records_max}");
         }
-        let tiny = PageLimits { records_max: 10, bytes_max: 1 };
+        let tiny = PageLimits { records_max: 10, bytes_max: 1, until: None };
         assert_eq!(read_all(&source, Start::Earliest, &Query::all(), tiny).await.len(), 6);
     }
 

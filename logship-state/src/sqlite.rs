@@ -17,11 +17,13 @@ use crate::{busy, fenced};
 /// The form of the tables. Rows of a later one are refused.
 const VERSION: i64 = 1;
 
-/// Keeps offsets in three tables of a SQLite database, which are made if they are not there:
+/// Keeps offsets in four tables of a SQLite database, which are made if they are not there:
 ///
 /// - `logship_keys(key, version, epoch, owner, expires_at)`: the newest lease of each key, by the database's clock;
 /// - `logship_lanes(key, lane, fingerprint, since)`: each lane and where it began;
-/// - `logship_offsets(key, lane, partition, cursor)`: how far it has come.
+/// - `logship_offsets(key, lane, partition, cursor)`: how far it has come;
+/// - `logship_windows(key, lane, partition, shipped)`: what it has shipped of the stretch in which records may still
+///   appear, as JSON.
 ///
 /// Everything is text or a number that `sqlite3` shows as it is. A commit is one transaction that begins by looking
 /// whether the lease is the newest. A call that is dropped leaves all of its transaction or nothing.
@@ -73,6 +75,9 @@ impl SqliteOffsets {
                    PRIMARY KEY (key, lane));
                  CREATE TABLE IF NOT EXISTS logship_offsets (
                    key TEXT NOT NULL, lane TEXT NOT NULL, partition TEXT NOT NULL, cursor TEXT NOT NULL,
+                   PRIMARY KEY (key, lane, partition));
+                 CREATE TABLE IF NOT EXISTS logship_windows (
+                   key TEXT NOT NULL, lane TEXT NOT NULL, partition TEXT NOT NULL, shipped TEXT NOT NULL,
                    PRIMARY KEY (key, lane, partition));",
             )
             .execute(&self.pool)
@@ -201,6 +206,7 @@ impl OffsetStore for SqliteOffsets {
             return Err(busy(OPERATION, key, &holder));
         }
         for statement in [
+            "DELETE FROM logship_windows WHERE key = ?1 AND (?2 IS NULL OR lane = ?2)",
             "DELETE FROM logship_offsets WHERE key = ?1 AND (?2 IS NULL OR lane = ?2)",
             "DELETE FROM logship_lanes WHERE key = ?1 AND (?2 IS NULL OR lane = ?2)",
         ] {
@@ -284,6 +290,19 @@ async fn read_offsets(
             None => return Err(unreadable(&id, "it has a cursor but no row in logship_lanes".to_owned())),
         }
     }
+    let windows: Vec<(String, String, String)> =
+        sqlx::query_as("SELECT lane, partition, shipped FROM logship_windows WHERE key = ?")
+            .bind(key.as_str())
+            .fetch_all(&mut **transaction)
+            .await
+            .map_err(|error| failed(operation, error))?;
+    for (id, partition, window) in windows {
+        let window = serde_json::from_str(&window).map_err(|why| unreadable(&id, why.to_string()))?;
+        match offsets.lanes.get_mut(&id) {
+            Some(lane) => drop(lane.windows.insert(partition, window)),
+            None => return Err(unreadable(&id, "it has a window but no row in logship_lanes".to_owned())),
+        }
+    }
     Ok(offsets)
 }
 
@@ -312,6 +331,25 @@ async fn write_lane(
             .bind(cursor.to_string())
             .execute(&mut **transaction)
             .await?;
+    }
+    for (partition, window) in &change.windows {
+        let statement = match window {
+            Some(window) => {
+                let text = serde_json::to_string(window).map_err(|error| sqlx::Error::Encode(error.into()))?;
+                sqlx::query(
+                    "INSERT OR REPLACE INTO logship_windows (key, lane, partition, shipped) VALUES (?1, ?2, ?3, ?4)",
+                )
+                .bind(key.as_str())
+                .bind(lane)
+                .bind(partition)
+                .bind(text)
+            }
+            None => sqlx::query("DELETE FROM logship_windows WHERE key = ?1 AND lane = ?2 AND partition = ?3")
+                .bind(key.as_str())
+                .bind(lane)
+                .bind(partition),
+        };
+        statement.execute(&mut **transaction).await?;
     }
     Ok(())
 }

@@ -32,6 +32,12 @@ async fn c1_a_lane_without_a_cursor_is_kept() {
 }
 
 #[tokio::test]
+async fn c1_windows_are_kept_and_forgotten() {
+    let (_dir, store) = store();
+    conformance::c1_windows_are_kept_and_forgotten(&store).await;
+}
+
+#[tokio::test]
 async fn c2_an_old_lease_moves_nothing() {
     let (_dir, store) = store();
     conformance::c2_an_old_lease_moves_nothing(&store).await;

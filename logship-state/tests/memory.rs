@@ -19,6 +19,11 @@ async fn c1_a_lane_without_a_cursor_is_kept() {
 }
 
 #[tokio::test]
+async fn c1_windows_are_kept_and_forgotten() {
+    conformance::c1_windows_are_kept_and_forgotten(&MemoryOffsets::new()).await;
+}
+
+#[tokio::test]
 async fn c2_an_old_lease_moves_nothing() {
     conformance::c2_an_old_lease_moves_nothing(&MemoryOffsets::new()).await;
 }

@@ -24,8 +24,10 @@ const SOMETIMES: &[&str] = &[
     "an attempt hung",
     "an attempt hung after it arrived",
     "an empty page that is not the end",
+    "a row is still to appear behind the offset",
     "asked to wait",
     "credentials were refreshed",
+    "late rows were shipped",
     "the key was taken",
 ];
 

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use super::budget::Held;
-use crate::chunk::Segment;
+use super::late::{Covered, Watch};
+use crate::chunk::{Begins, Segment};
 use crate::encoding::EncodedPage;
-use crate::{Chunk, Cursor, Limits, LogRecord, Page, Query, Rejection, Start, Timestamp};
+use crate::{Chunk, Limits, LogRecord, Page, Query, Rejection, Start, Timestamp};
 
 /// What a lane makes of a page.
 #[derive(Debug)]
@@ -23,6 +24,8 @@ pub(crate) struct Input {
 #[derive(Debug)]
 pub(crate) struct Cut {
     pub(crate) chunk: Chunk,
+    /// All its records are late: it covers nothing.
+    pub(crate) late: bool,
     pub(crate) spans: Vec<Span>,
 }
 
@@ -30,8 +33,11 @@ pub(crate) struct Cut {
 #[derive(Clone, Debug)]
 pub(crate) struct Span {
     pub(crate) partition: usize,
-    /// Everything up to here is in this chunk or an earlier one, or is not wanted.
-    pub(crate) end: Cursor,
+    /// Where the partition was covered before.
+    pub(crate) begins: Arc<Start>,
+    /// Everything up to here is in this chunk or an earlier one, or is not wanted. Of late records the position and
+    /// time of the first, which say nothing.
+    pub(crate) end: Covered,
 }
 
 /// What the chunker did with a page.
@@ -41,6 +47,10 @@ pub(crate) struct Pushed {
     pub(crate) cuts: Vec<Cut>,
     /// Records that are waiting in a chunk or were cut into one.
     pub(crate) taken: usize,
+    /// Whether what was skipped before is covered by a chunk now.
+    pub(crate) covers: bool,
+    /// Records that were read again, and have been taken before or are not wanted.
+    pub(crate) known: usize,
     /// Records that the lane's own filter does not want.
     pub(crate) filtered: usize,
     /// Records that the destination's limits refuse, by index in the page.
@@ -48,7 +58,7 @@ pub(crate) struct Pushed {
     /// Whether it stopped in front of a refused record, the last of `refused`.
     pub(crate) stopped: bool,
     /// How far the partition is covered without anything waiting for it.
-    pub(crate) skipped_to: Option<Cursor>,
+    pub(crate) skipped_to: Option<Covered>,
 }
 
 /// Gathers records until a limit is reached.
@@ -69,7 +79,8 @@ pub(crate) struct Chunker {
 struct Open {
     segments: Vec<Segment>,
     spans: Vec<Span>,
-    begins: Option<Arc<Start>>,
+    begins: Option<Arc<Begins>>,
+    late: bool,
     records: usize,
     bytes: usize,
     first: Option<Timestamp>,
@@ -106,16 +117,32 @@ impl Chunker {
         self.open.records == 0
     }
 
-    /// Takes a page, in the order of its partition.
-    pub(crate) fn push(&mut self, input: &Input, now: Timestamp) -> Pushed {
+    /// Whether late records are waiting.
+    pub(crate) fn is_late(&self) -> bool {
+        self.open.late
+    }
+
+    /// Where a partition is covered.
+    pub(crate) fn covered(&self, partition: usize) -> &Start {
+        &self.covered[partition]
+    }
+
+    /// Takes a page, in the order of its partition. `watch` knows what of it has been taken before.
+    pub(crate) fn push(&mut self, input: &Input, watch: Option<&Watch>, now: Timestamp) -> Pushed {
         let mut pushed = Pushed::default();
         let records = input.page.records();
         let wants_all = self.filter == Query::all();
-        // Where the partition is covered up to the record at hand.
-        let mut covered: Option<&Cursor> = None;
+        // The record up to which the partition is covered, if it is one of this page.
+        let mut covered: Option<&LogRecord> = None;
+        let mut cut_late = 0;
         for (index, record) in records.iter().enumerate().skip(input.from) {
+            let again = watch.filter(|watch| watch.is_again(record.id.position()));
+            if again.is_some_and(|watch| watch.is_seen(record.id.position())) {
+                pushed.known += 1;
+                continue;
+            }
             if !wants_all && !self.filter.matches(record) {
-                pushed.filtered += 1;
+                *if again.is_some() { &mut pushed.known } else { &mut pushed.filtered } += 1;
             } else if let Some(rejection) = self.refuses(input, index, record, now) {
                 pushed.refused.push((index, rejection));
                 if self.stop_at_refusal {
@@ -124,23 +151,34 @@ impl Chunker {
                 }
             } else {
                 let bytes = self.bytes_of(input, index, record);
-                if self.is_full(input.partition, bytes, record.timestamp) {
+                if self.is_full(input.partition, bytes, record.timestamp) || self.mixes(again.is_some()) {
                     if let Some(covered) = covered {
-                        self.cover(input.partition, covered);
+                        self.cover(input.partition, &at(covered, &input.page));
                     }
-                    pushed.cuts.extend(self.cut());
+                    let cut = self.cut();
+                    let late = cut.as_ref().filter(|cut| cut.late);
+                    cut_late += late.map_or(0, |cut| cut.chunk.records_of(input.page.partition()).count());
+                    pushed.cuts.extend(cut);
                 }
-                self.take(input, index, bytes, record.timestamp);
+                self.take(input, index, bytes, again, cut_late);
                 pushed.taken += 1;
+                pushed.covers |= again.is_none();
             }
-            covered = Some(record.id.position());
+            if again.is_none() {
+                covered = Some(record);
+            }
         }
-        let end = if pushed.stopped { covered } else { input.page.next() };
-        if let Some(end) = end
-            && !self.cover(input.partition, end)
-        {
-            pushed.skipped_to = Some(end.detached());
-        }
+        let end = match (pushed.stopped, input.page.next()) {
+            (false, Some(next)) if watch.is_some_and(|watch| watch.is_again(next)) => None,
+            (false, Some(next)) => Some(Covered {
+                position: next.detached(),
+                // What lies behind the last record was not given, so its time is not known.
+                time: covered.filter(|last| last.id.position() == next).map_or(input.page.read_at, |r| r.timestamp),
+                read_at: input.page.read_at,
+            }),
+            _ => covered.map(|record| at(record, &input.page)),
+        };
+        pushed.skipped_to = end.filter(|end| !self.cover(input.partition, end));
         pushed
     }
 
@@ -150,8 +188,8 @@ impl Chunker {
             return None;
         }
         let open = std::mem::take(&mut self.open);
-        for span in &open.spans {
-            self.covered[span.partition] = Arc::new(Start::After(span.end.clone()));
+        for span in open.spans.iter().filter(|_| !open.late) {
+            self.covered[span.partition] = Arc::new(Start::After(span.end.position.clone()));
         }
         let chunk = Chunk {
             lane: Arc::clone(&self.lane),
@@ -161,11 +199,11 @@ impl Chunker {
             attempt: 0,
             body: None,
         };
-        Some(Cut { chunk, spans: open.spans })
+        Some(Cut { chunk, late: open.late, spans: open.spans })
     }
 
     /// A partition is covered, and durably so, without a chunk.
-    pub(crate) fn skipped(&mut self, partition: usize, end: Cursor) {
+    pub(crate) fn skipped(&mut self, partition: usize, end: crate::Cursor) {
         self.covered[partition] = Arc::new(Start::After(end));
     }
 
@@ -214,8 +252,15 @@ impl Chunker {
             || (self.limits.one_partition && open.spans.iter().any(|span| span.partition != partition))
     }
 
-    fn take(&mut self, input: &Input, index: usize, bytes: usize, time: Timestamp) {
+    /// Whether one more record would mix late ones and others, of which only the others move the cursor.
+    fn mixes(&self, late: bool) -> bool {
+        self.open.records > 0 && self.open.late != late
+    }
+
+    fn take(&mut self, input: &Input, index: usize, bytes: usize, again: Option<&Watch>, cut_late: usize) {
         let open = &mut self.open;
+        let record = &input.page.records()[index];
+        let time = record.timestamp;
         match open.segments.last_mut() {
             Some(last) if Arc::ptr_eq(&last.page, &input.page) && last.range.end == index => last.range.end = index + 1,
             _ => open.segments.push(Segment {
@@ -226,11 +271,15 @@ impl Chunker {
             }),
         }
         if !open.spans.iter().any(|span| span.partition == input.partition) {
-            let end = input.page.records()[index].id.position().clone();
-            open.spans.push(Span { partition: input.partition, end });
+            let begins = Arc::clone(&self.covered[input.partition]);
+            open.spans.push(Span { partition: input.partition, begins, end: at(record, &input.page) });
         }
         if open.records == 0 {
-            open.begins = Some(Arc::clone(&self.covered[input.partition]));
+            open.late = again.is_some();
+            open.begins = Some(Arc::new(match again {
+                Some(watch) => watch.begins(cut_late as u64),
+                None => Begins::Reading(Start::clone(&self.covered[input.partition])),
+            }));
         } else {
             open.bytes += self.separator_len;
         }
@@ -240,11 +289,14 @@ impl Chunker {
         open.last = Some(open.last.map_or(time, |last| last.max(time)));
     }
 
-    /// The waiting chunk covers a partition up to here. `false` if it has nothing of it.
-    fn cover(&mut self, partition: usize, end: &Cursor) -> bool {
+    /// The waiting chunk covers a partition up to here. `false` if it has nothing of it that could.
+    fn cover(&mut self, partition: usize, end: &Covered) -> bool {
+        if self.open.late {
+            return false;
+        }
         match self.open.spans.iter_mut().find(|span| span.partition == partition) {
             Some(span) => {
-                span.end = end.detached();
+                span.end = end.clone();
                 true
             }
             None => false,
@@ -252,11 +304,16 @@ impl Chunker {
     }
 }
 
+/// Covered up to and including a record.
+fn at(record: &LogRecord, page: &Page) -> Covered {
+    Covered { position: record.id.position().detached(), time: record.timestamp, read_at: page.read_at }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::engine::budget::Gauge;
-    use crate::{Encoding, Filter, PageEnd, Partition, RecordId, Unencodable};
+    use crate::{Cursor, Encoding, Filter, PageEnd, Partition, RecordId, Unencodable};
     use std::time::Duration;
 
     /// Writes the body's text; a record whose text is `unencodable` has no form.
@@ -321,20 +378,20 @@ mod tests {
     #[test]
     fn k7_chunks_are_cut_by_records_across_pages() {
         let mut chunker = chunker(Limits::none().chunk_records_max(2), Query::all(), true);
-        let first = chunker.push(&input(0, &page("a", &["1", "2", "3"], 1)), NOW);
+        let first = chunker.push(&input(0, &page("a", &["1", "2", "3"], 1)), None, NOW);
         assert_eq!(first.cuts.iter().map(body).collect::<Vec<_>>(), ["[1,2]"]);
-        let second = chunker.push(&input(0, &page("a", &["4", "5"], 4)), NOW);
+        let second = chunker.push(&input(0, &page("a", &["4", "5"], 4)), None, NOW);
         assert_eq!(second.cuts.iter().map(body).collect::<Vec<_>>(), ["[3,4]"]);
         let rest = chunker.cut().unwrap();
-        assert_eq!((body(&rest).as_str(), rest.spans[0].end.clone()), ("[5]", Cursor::number(5)));
-        assert_eq!(rest.chunk.begins(), Some(&Start::After(Cursor::number(4))));
+        assert_eq!((body(&rest).as_str(), rest.spans[0].end.position.clone()), ("[5]", Cursor::number(5)));
+        assert_eq!(rest.chunk.begins(), Some(&Begins::Reading(Start::After(Cursor::number(4)))));
     }
 
     #[test]
     fn a_body_never_passes_its_exact_byte_limit() {
         // `[aa,bb]` is seven bytes and `[aa,bbb]` is eight.
         let mut chunker = chunker(Limits::none().chunk_bytes_max(7), Query::all(), true);
-        let pushed = chunker.push(&input(0, &page("a", &["aa", "bb", "aa", "bbb"], 1)), NOW);
+        let pushed = chunker.push(&input(0, &page("a", &["aa", "bb", "aa", "bbb"], 1)), None, NOW);
         let mut bodies: Vec<String> = pushed.cuts.iter().map(body).collect();
         bodies.extend(chunker.cut().iter().map(body));
         assert_eq!(bodies, ["[aa,bb]", "[aa]", "[bbb]"]);
@@ -344,7 +401,7 @@ mod tests {
     fn h8_a_giant_is_refused_alone() {
         let limits = Limits::none().record_bytes_max(3);
         let mut chunker = chunker(limits, Query::all(), false);
-        let pushed = chunker.push(&input(0, &page("a", &["1", "giant", "unencodable", "2"], 1)), NOW);
+        let pushed = chunker.push(&input(0, &page("a", &["1", "giant", "unencodable", "2"], 1)), None, NOW);
         let codes: Vec<_> = pushed.refused.iter().map(|(index, why)| (*index, why.code.as_str())).collect();
         assert_eq!(codes, [(1, "record too large"), (2, "unencodable")]);
         assert_eq!(body(&chunker.cut().unwrap()), "[1,2]");
@@ -353,19 +410,19 @@ mod tests {
     #[test]
     fn p10_a_refusal_stops_in_front_of_the_record() {
         let mut chunker = chunker(Limits::none().record_bytes_max(3), Query::all(), true);
-        let pushed = chunker.push(&input(0, &page("a", &["1", "giant", "2"], 1)), NOW);
+        let pushed = chunker.push(&input(0, &page("a", &["1", "giant", "2"], 1)), None, NOW);
         assert!(pushed.stopped);
         let cut = chunker.cut().unwrap();
-        assert_eq!((body(&cut).as_str(), cut.spans[0].end.clone()), ("[1]", Cursor::number(1)));
+        assert_eq!((body(&cut).as_str(), cut.spans[0].end.position.clone()), ("[1]", Cursor::number(1)));
     }
 
     #[test]
     fn h22_outside_the_destinations_window_is_refused_before_sending() {
         let limits = Limits::none().record_age_max(Duration::from_secs(990)).record_ahead_max(Duration::from_secs(5));
         let mut chunker = chunker(limits, Query::all(), false);
-        let pushed = chunker.push(&input(0, &page("a", &["old", "edge"], 9)), NOW);
+        let pushed = chunker.push(&input(0, &page("a", &["old", "edge"], 9)), None, NOW);
         assert_eq!(pushed.refused.len(), 1);
-        let pushed = chunker.push(&input(0, &page("a", &["edge", "ahead"], 1_005)), NOW);
+        let pushed = chunker.push(&input(0, &page("a", &["edge", "ahead"], 1_005)), None, NOW);
         assert_eq!(pushed.refused.len(), 1);
         assert_eq!(body(&chunker.cut().unwrap()), "[edge,edge]");
     }
@@ -373,18 +430,21 @@ mod tests {
     #[test]
     fn h23_a_chunk_spans_no_more_time_than_the_destination_takes() {
         let mut chunker = chunker(Limits::none().span_max(Duration::from_secs(2)), Query::all(), true);
-        let pushed = chunker.push(&input(0, &page("a", &["1", "2", "3", "4"], 1)), NOW);
+        let pushed = chunker.push(&input(0, &page("a", &["1", "2", "3", "4"], 1)), None, NOW);
         assert_eq!(pushed.cuts.iter().map(body).collect::<Vec<_>>(), ["[1,2,3]"]);
     }
 
     #[test]
     fn chunks_keep_to_one_partition_where_asked() {
         let mut one = chunker(Limits::none().one_partition(), Query::all(), true);
-        assert!(one.push(&input(0, &page("a", &["1"], 1)), NOW).cuts.is_empty());
-        assert_eq!(one.push(&input(1, &page("b", &["2"], 1)), NOW).cuts.iter().map(body).collect::<Vec<_>>(), ["[1]"]);
+        assert!(one.push(&input(0, &page("a", &["1"], 1)), None, NOW).cuts.is_empty());
+        assert_eq!(
+            one.push(&input(1, &page("b", &["2"], 1)), None, NOW).cuts.iter().map(body).collect::<Vec<_>>(),
+            ["[1]"]
+        );
         let mut any = chunker(Limits::none(), Query::all(), true);
-        any.push(&input(0, &page("a", &["1"], 1)), NOW);
-        any.push(&input(1, &page("b", &["2"], 1)), NOW);
+        any.push(&input(0, &page("a", &["1"], 1)), None, NOW);
+        any.push(&input(1, &page("b", &["2"], 1)), None, NOW);
         let cut = any.cut().unwrap();
         assert_eq!((body(&cut).as_str(), cut.spans.len()), ("[1,2]", 2));
     }
@@ -393,11 +453,11 @@ mod tests {
     fn what_a_filter_drops_is_covered_by_the_chunk_around_it() {
         let filter = Query::all().filter(Filter::not_in("text", ["x"]));
         let mut chunker = chunker(Limits::none().chunk_records_max(2), filter, true);
-        let pushed = chunker.push(&input(0, &page("a", &["x", "1", "x", "2", "x", "3", "x"], 1)), NOW);
+        let pushed = chunker.push(&input(0, &page("a", &["x", "1", "x", "2", "x", "3", "x"], 1)), None, NOW);
         assert_eq!((pushed.filtered, pushed.taken), (4, 3));
-        assert_eq!(pushed.cuts[0].spans[0].end, Cursor::number(5));
-        assert_eq!(chunker.cut().unwrap().spans[0].end, Cursor::number(7));
-        let pushed = chunker.push(&input(0, &page("a", &["x", "x"], 8)), NOW);
-        assert_eq!(pushed.skipped_to, Some(Cursor::number(9)));
+        assert_eq!(pushed.cuts[0].spans[0].end.position, Cursor::number(5));
+        assert_eq!(chunker.cut().unwrap().spans[0].end.position, Cursor::number(7));
+        let pushed = chunker.push(&input(0, &page("a", &["x", "x"], 8)), None, NOW);
+        assert_eq!(pushed.skipped_to.map(|end| end.position), Some(Cursor::number(9)));
     }
 }

@@ -1,12 +1,14 @@
 //! Makes offsets durable: one write at a time for all lanes, the newest wins.
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use super::ledger::Change;
 use super::signal::Signal;
-use crate::{Error, ErrorKind, Lease, OffsetStore, Offsets, OffsetsDelta};
+use crate::{Error, ErrorKind, LaneDelta, Lease, OffsetStore, Offsets, OffsetsDelta};
 
 /// Collects what lanes have finished and writes it. A lane that has handed in a change gets a ticket, and the change
 /// is durable when the ticket is.
@@ -20,12 +22,15 @@ pub(crate) struct Committer {
 
 #[derive(Debug, Default)]
 struct State {
-    waiting: OffsetsDelta,
+    waiting: BTreeMap<String, Changes>,
     /// The ticket of the newest change that waits.
     ticket: u64,
     /// What the store holds.
     stored: Offsets,
 }
+
+/// The changes of a lane, by partition name.
+pub(crate) type Changes = BTreeMap<String, Change>;
 
 /// How often a commit that fails for a passing reason is tried before the run ends.
 const ATTEMPTS_MAX: u32 = 10;
@@ -40,10 +45,13 @@ impl Committer {
     }
 
     /// Hands in a change.
-    pub(crate) fn add(&self, delta: OffsetsDelta) -> u64 {
+    pub(crate) fn add(&self, lane: &str, changes: Changes) -> u64 {
         let ticket = {
             let mut state = self.lock();
-            state.waiting.merge(delta);
+            let waiting = state.waiting.entry(lane.to_owned()).or_default();
+            for (partition, change) in changes {
+                waiting.entry(partition).or_default().merge(change);
+            }
             state.ticket += 1;
             state.ticket
         };
@@ -61,7 +69,7 @@ impl Committer {
         loop {
             let (delta, ticket) = {
                 let mut state = self.lock();
-                (std::mem::take(&mut state.waiting), state.ticket)
+                (state.take_waiting(), state.ticket)
             };
             if !delta.is_empty() {
                 if let Err(error) = write(store, lease, &delta).await {
@@ -77,6 +85,26 @@ impl Committer {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Everything that waits, as one commit on top of what is stored.
+    fn take_waiting(&mut self) -> OffsetsDelta {
+        let mut delta = OffsetsDelta::default();
+        for (lane, changes) in std::mem::take(&mut self.waiting) {
+            let stored = self.stored.lanes.get(&lane);
+            let lane_delta: &mut LaneDelta = delta.lanes.entry(lane).or_default();
+            for (partition, change) in changes {
+                if !change.notes.is_empty() {
+                    let mut window = stored.and_then(|stored| stored.windows.get(&partition)).cloned();
+                    change.notes.into_iter().for_each(|note| note.apply(&mut window));
+                    lane_delta.windows.insert(partition.clone(), window);
+                }
+                lane_delta.cursors.extend(change.cursor.map(|cursor| (partition, cursor)));
+            }
+        }
+        delta
     }
 }
 

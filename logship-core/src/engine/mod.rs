@@ -4,9 +4,12 @@ pub(crate) mod budget;
 mod chunker;
 mod committer;
 mod delivery;
+mod intake;
 mod lane;
+mod late;
 mod ledger;
 mod offload;
+mod outbox;
 mod reader;
 mod signal;
 
@@ -24,12 +27,12 @@ use self::committer::Committer;
 use self::delivery::Courier;
 use self::lane::{LaneContext, until};
 pub use self::offload::CpuWork;
-use self::reader::Reader;
+use self::reader::{Reader, ReaderOptions};
 use self::signal::Signal;
 use crate::shipper::LogShipper;
 use crate::{
-    Error, ErrorKind, Idempotency, Lane, LaneDelta, LaneOffset, LaneReport, LaneStatus, Lease, Limits, OffsetStore,
-    Offsets, OffsetsDelta, PageLimits, Partition, RunReport,
+    ArrivalOrder, Error, ErrorKind, Idempotency, Lane, LaneDelta, LaneOffset, LaneReport, LaneStatus, Lease, Limits,
+    OffsetStore, Offsets, OffsetsDelta, PageLimits, Partition, RunReport,
 };
 
 /// Whether a run ends when there is no more.
@@ -108,9 +111,13 @@ impl Run<'_> {
         let shares = shipper.shares;
         let reader = Arc::new(Reader::new(
             Arc::clone(&shipper.source),
-            shipper.query.clone(),
-            PageLimits { records_max: shipper.page_records, bytes_max: shares.page },
-            shares.retained,
+            ReaderOptions {
+                query: shipper.query.clone(),
+                limits: PageLimits { records_max: shipper.page_records, bytes_max: shares.page, until: None },
+                retained_max: shares.retained,
+                settle: shipper.settle,
+                clock: Arc::clone(&shipper.clock),
+            },
             Arc::clone(&gauge),
             shipper.lanes.len(),
         ));
@@ -130,6 +137,7 @@ impl Run<'_> {
                 news: Arc::clone(&news),
                 share: shares.lane,
                 page: shares.page,
+                overlap: (shipper.source.arrival_order() == ArrivalOrder::Bounded).then_some(shipper.overlap),
                 grace: shipper.grace,
             });
             contexts.push(Arc::clone(&context));
@@ -204,7 +212,7 @@ impl Run<'_> {
             match offsets.lanes.get(&lane.id) {
                 None => {
                     let since = shipper.lookback.map(|lookback| shipper.clock.now().saturating_sub(lookback));
-                    let change = LaneDelta { fingerprint: Some(fingerprint), since, cursors: BTreeMap::new() };
+                    let change = LaneDelta { fingerprint: Some(fingerprint), since, ..LaneDelta::default() };
                     delta.lanes.insert(lane.id.clone(), change);
                 }
                 Some(stored) if stored.fingerprint == fingerprint => {}

@@ -4,12 +4,16 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared, WeakShared};
 
 use super::budget::Gauge;
-use crate::{Cursor, Error, ErrorKind, Page, PageEnd, PageLimits, Partition, Query, Source, Start};
+use crate::{
+    ArrivalOrder, Clock, Cursor, Error, ErrorKind, Page, PageEnd, PageLimits, Partition, Query, Source, Start,
+    Timestamp,
+};
 
 /// A page, and the first of its records that the asking lane has not had.
 #[derive(Debug)]
@@ -25,11 +29,21 @@ pub(crate) struct Reader {
     shared: Arc<Inner>,
 }
 
+/// What a reader asks a source for.
+#[derive(Debug)]
+pub(crate) struct ReaderOptions {
+    pub(crate) query: Query,
+    pub(crate) limits: PageLimits,
+    /// Bytes of pages that are kept for lanes that follow.
+    pub(crate) retained_max: usize,
+    /// Where records may appear late, those of the last so much time wait.
+    pub(crate) settle: Duration,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
 struct Inner {
     source: Arc<dyn Source>,
-    query: Query,
-    limits: PageLimits,
-    retained_max: usize,
+    options: ReaderOptions,
     gauge: Arc<Gauge>,
     lanes: AtomicUsize,
     reads: AtomicU64,
@@ -50,22 +64,16 @@ struct Window {
     reading: Vec<(Start, WeakRead)>,
     /// How far each lane has come.
     positions: BTreeMap<usize, Cursor>,
+    /// What the source said of the time before which nothing appears, until there is a page that is not the last:
+    /// that time only moves on.
+    horizon: Option<Option<Timestamp>>,
 }
 
 impl Reader {
-    pub(crate) fn new(
-        source: Arc<dyn Source>,
-        query: Query,
-        limits: PageLimits,
-        retained_max: usize,
-        gauge: Arc<Gauge>,
-        lanes: usize,
-    ) -> Self {
+    pub(crate) fn new(source: Arc<dyn Source>, options: ReaderOptions, gauge: Arc<Gauge>, lanes: usize) -> Self {
         let shared = Inner {
             source,
-            query,
-            limits,
-            retained_max,
+            options,
             gauge,
             lanes: AtomicUsize::new(lanes),
             reads: AtomicU64::new(0),
@@ -131,20 +139,46 @@ impl Inner {
     }
 
     async fn read_page(&self, partition: Partition, start: Start) -> Result<Arc<Page>, Error> {
-        let mut page = self.source.read(&partition, &start, &self.query, self.limits).await?;
-        self.verify(&page, &start)?;
+        let read_at = self.options.clock.now();
+        let until = match self.source.arrival_order() {
+            ArrivalOrder::Total => None,
+            ArrivalOrder::Bounded => Some(self.until(&partition, read_at).await?),
+        };
+        let limits = PageLimits { until, ..self.options.limits };
+        let mut page = self.source.read(&partition, &start, &self.options.query, limits).await?;
+        self.verify(&page, &start, until)?;
+        page.read_at = read_at;
         self.reads.fetch_add(1, Ordering::Relaxed);
         self.records.fetch_add(page.records().len() as u64, Ordering::Relaxed);
         page.charge(&self.gauge);
         let page = Arc::new(page);
         let mut windows = self.lock();
         let window = windows.entry(partition).or_default();
+        if page.end() == PageEnd::CaughtUp {
+            window.horizon = None;
+        }
         if !page.records().is_empty() && self.is_wanted(window, &page) {
             self.retained.fetch_add(page.bytes(), Ordering::Relaxed);
             window.pages.push_back((start, Arc::clone(&page)));
             self.trim(window);
         }
         Ok(page)
+    }
+
+    /// From which time on records wait, because older ones may still appear.
+    async fn until(&self, partition: &Partition, now: Timestamp) -> Result<Timestamp, Error> {
+        let known = self.lock().get(partition).and_then(|window| window.horizon);
+        let horizon = match known {
+            Some(horizon) => horizon,
+            None => {
+                let horizon = self.source.horizon().await?;
+                self.lock().entry(partition.clone()).or_default().horizon = Some(horizon);
+                horizon
+            }
+        };
+        // A record of this very moment has happened.
+        let settled = now.saturating_sub(self.options.settle).saturating_add(Duration::from_nanos(1));
+        Ok(horizon.map_or(settled, |horizon| horizon.min(settled)))
     }
 
     /// Whether some lane has not come to the end of a page. The lane that reads it has not, either.
@@ -176,14 +210,14 @@ impl Inner {
             }
             keep
         });
-        while self.retained.load(Ordering::Relaxed) > self.retained_max {
+        while self.retained.load(Ordering::Relaxed) > self.options.retained_max {
             let Some((_, page)) = pages.pop_front() else { break };
             self.retained.fetch_sub(page.bytes(), Ordering::Relaxed);
         }
     }
 
     /// Holds the source to its contract: what would lose or repeat records is an error, not a page.
-    fn verify(&self, page: &Page, start: &Start) -> Result<(), Error> {
+    fn verify(&self, page: &Page, start: &Start, until: Option<Timestamp>) -> Result<(), Error> {
         let broken = |message: &str| {
             Err(Error::new(ErrorKind::Protocol, "read the source", format!("the source broke its contract: {message}"))
                 .with("source", self.source.kind())
@@ -199,6 +233,9 @@ impl Inner {
                 return broken("records are not in the order of their positions (contract line 1)");
             }
             last = Some(position);
+        }
+        if until.is_some_and(|until| page.records().iter().any(|record| record.timestamp >= until)) {
+            return broken("a page gives records that are to wait (contract line 5)");
         }
         if page.next() < last && !(page.records().is_empty() && page.next().is_none()) {
             return broken("a page ends before its last record (contract line 3)");

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use logship_core::{Cursor, ErrorKind, LaneDelta, OffsetKey, OffsetStore, OffsetsDelta, Timestamp};
+use logship_core::{Cursor, ErrorKind, LaneDelta, OffsetKey, OffsetStore, OffsetsDelta, Seen, Timestamp, Window};
 
 pub(crate) const TTL: Duration = Duration::from_secs(60);
 
@@ -35,6 +35,25 @@ pub(crate) async fn c1_commits_merge_and_change_nothing_they_do_not_name(store: 
         assert_eq!(store.load(&lease.key).await.unwrap(), expected);
     }
     assert_eq!(expected.lanes["es"].cursors["a"], Cursor::number(9));
+}
+
+/// What was shipped of the stretch in which records may still appear is kept as it is, and goes when it is said to.
+pub(crate) async fn c1_windows_are_kept_and_forgotten(store: &dyn OffsetStore) {
+    let lease = store.acquire(&key("window"), "me", TTL).await.unwrap();
+    let window = Window {
+        after: Some(Cursor::new(1, "k/\"1".into())),
+        late: 3,
+        seen: vec![Seen { to: Cursor::number(9), time: Timestamp::from_secs(9), ids: (0..500).collect() }],
+    };
+    let mut delta = moved("es", "p", Cursor::number(9));
+    let mut expected = logship_core::Offsets::default();
+    for window in [Some(window.clone()), Some(Window { late: 4, ..window }), None] {
+        delta.lanes.get_mut("es").unwrap().windows.insert("p".to_owned(), window);
+        store.commit(&lease, &delta).await.unwrap();
+        expected.apply(&delta);
+        assert_eq!(store.load(&lease.key).await.unwrap(), expected);
+    }
+    assert!(expected.lanes["es"].windows.is_empty());
 }
 
 /// A lane that has a fingerprint and no cursor yet is kept: its first run fixed where it begins.

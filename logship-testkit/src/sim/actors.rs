@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use logship_core::{
-    Advice, Capabilities, Certainty, Chunk, Cursor, Encoding, Error, ErrorKind, Exporter, Idempotency, Lease, Limits,
-    LogRecord, OffsetKey, OffsetStore, Offsets, OffsetsDelta, Outcome, Page, PageEnd, PageLimits, Partition, Query,
-    RecordId, Source, Start, Unencodable, Value,
+    Advice, ArrivalOrder, Begins, Capabilities, Certainty, Chunk, Cursor, Encoding, Error, ErrorKind, Exporter,
+    Idempotency, Lease, Limits, LogRecord, OffsetKey, OffsetStore, Offsets, OffsetsDelta, Outcome, Page, PageEnd,
+    PageLimits, Partition, Query, RecordId, Source, Start, Timestamp, Unencodable, Value,
 };
 use tokio::time::Instant;
 
-use super::world::World;
+use super::world::{Arrival, World};
 
 /// A source whose rows are in the world.
 #[derive(Clone, Debug)]
@@ -29,6 +29,22 @@ impl Source for SimSource {
 
     fn fingerprint(&self) -> String {
         "sim".to_owned()
+    }
+
+    fn arrival_order(&self) -> ArrivalOrder {
+        match self.world.lock().arrival {
+            Arrival::Total => ArrivalOrder::Total,
+            Arrival::Late { .. } | Arrival::Horizon { .. } => ArrivalOrder::Bounded,
+        }
+    }
+
+    async fn horizon(&self) -> Result<Option<Timestamp>, Error> {
+        self.world.step(self.generation).await;
+        let now = self.world.now();
+        let state = self.world.lock();
+        let Arrival::Horizon { .. } = state.arrival else { return Ok(None) };
+        let to_come = state.rows.values().flatten().filter(|row| row.visible > now).map(|row| row.timestamp).min();
+        Ok(Some(to_come.map_or(now, |time| time.min(now))))
     }
 
     async fn partitions(&self) -> Result<Vec<Partition>, Error> {
@@ -50,12 +66,16 @@ impl Source for SimSource {
 
 impl SimSource {
     fn page(&self, partition: &Partition, start: &Start, limits: PageLimits) -> Page {
+        let now = self.world.now();
         let state = &mut *self.world.lock();
         let rows = state.rows.get(partition.as_str()).map(Vec::as_slice).unwrap_or_default();
-        let is_new = |row: &&super::world::Row| match start {
-            Start::Earliest => true,
-            Start::At(time) => row.timestamp >= *time,
-            Start::After(cursor) => row.number > cursor.as_number(),
+        let is_new = |row: &&super::world::Row| {
+            let is_behind = match start {
+                Start::Earliest => true,
+                Start::At(time) => row.timestamp >= *time,
+                Start::After(cursor) => row.number > cursor.as_number(),
+            };
+            is_behind && row.visible <= now && limits.until.is_none_or(|until| row.timestamp < until)
         };
         let mut records = Vec::new();
         let (mut next, mut bytes, mut end) = (None, 0, PageEnd::CaughtUp);
@@ -208,6 +228,9 @@ impl SimExporter {
     fn apply(&self, chunk: &Chunk, partial: bool) -> Outcome {
         let state = &mut *self.world.lock();
         let object = format!("{:?} of {:?}", chunk.begins(), chunk.partition());
+        if matches!(chunk.begins(), Some(Begins::Late { .. })) {
+            state.coverage.insert("late rows were shipped");
+        }
         let Some(destination) = state.destinations.get_mut(&self.lane) else { return Outcome::all_accepted(0) };
         destination.requests += 1;
         if self.idempotency == Idempotency::PerChunk {

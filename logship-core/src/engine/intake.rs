@@ -1,0 +1,363 @@
+//! A lane's way in: reads pages, finds what is late, cuts chunks.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, PoisonError};
+
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use tokio::time::Instant;
+
+use super::Mode;
+use super::budget::Gauge;
+use super::chunker::{Chunker, Cut, Input, Pushed};
+use super::delivery::rejected;
+use super::lane::LaneContext;
+use super::late::{Covered, Watch};
+use super::ledger::Change;
+use super::reader::Taken;
+use crate::encoding::EncodedPage;
+use crate::{Chunk, Cursor, Error, Idempotency, LaneOffset, OnReject, PageEnd, Partition, Start};
+
+/// Pages that are fetched at a time, each of another partition.
+const FETCHES_MAX: usize = 4;
+
+/// Reads on in every partition, and cuts what it reads into chunks, in order.
+pub(crate) struct Intake<'a> {
+    lane: &'a LaneContext,
+    offset: LaneOffset,
+    /// Bytes this lane holds.
+    gauge: Arc<Gauge>,
+    partitions: Vec<Reading>,
+    numbers: BTreeMap<Partition, usize>,
+    /// Partitions to read next.
+    ready: VecDeque<usize>,
+    pub(crate) fetches: FuturesUnordered<BoxFuture<'a, Fetched>>,
+    chunker: Chunker,
+    /// When the oldest waiting record began to wait.
+    waiting_since: Option<Instant>,
+    /// Partitions whose `skipped_to` has not been handed on.
+    skips: BTreeSet<usize>,
+    /// The version of the news that was taken up.
+    pub(crate) news_seen: u64,
+    /// What is cut and skipped, for whoever delivers it.
+    pub(crate) steps: VecDeque<Step>,
+}
+
+/// A partition as far as it has been read.
+#[derive(Debug)]
+struct Reading {
+    partition: Partition,
+    next: Start,
+    caught_up: bool,
+    /// Covered without a chunk, and not handed on yet.
+    skipped_to: Option<Covered>,
+    /// Where records may appear late.
+    watch: Option<Watch>,
+}
+
+/// What is to be done next, in order.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// Deliver a chunk; what becomes durable then, by partition.
+    Chunk { chunk: Chunk, late: bool, changes: Vec<(Partition, Change)> },
+    /// Nothing is to be delivered for this to become durable.
+    Skip { partition: Partition, change: Change },
+}
+
+pub(crate) type Fetched = (usize, Result<(Taken, Option<Arc<EncodedPage>>), Error>);
+
+impl<'a> Intake<'a> {
+    /// Begins where the lane's offset is.
+    pub(crate) fn new(lane: &'a LaneContext) -> Self {
+        let courier = &lane.courier;
+        let chunker = Chunker::new(
+            Arc::clone(&courier.lane),
+            courier.limits,
+            courier.options.filter.clone(),
+            courier.encoding.as_deref(),
+            courier.options.on_reject == OnReject::Stop,
+        );
+        let mut intake = Intake {
+            lane,
+            offset: lane.committer.stored(&courier.lane),
+            gauge: Arc::default(),
+            partitions: Vec::new(),
+            numbers: BTreeMap::new(),
+            ready: VecDeque::new(),
+            fetches: FuturesUnordered::new(),
+            chunker,
+            waiting_since: None,
+            skips: BTreeSet::new(),
+            news_seen: 0,
+            steps: VecDeque::new(),
+        };
+        intake.look_around();
+        intake
+    }
+
+    /// Takes up new partitions, and reads on in those that had no more.
+    pub(crate) fn look_around(&mut self) {
+        let (seen, news) = self.lane.news.get();
+        self.news_seen = seen;
+        for partition in news.partitions.iter() {
+            if self.numbers.contains_key(partition) {
+                continue;
+            }
+            let number = self.partitions.len();
+            let next = self.offset.start(partition);
+            self.chunker.add_partition(next.clone());
+            self.numbers.insert(partition.clone(), number);
+            self.ready.push_back(number);
+            let window = self.offset.windows.remove(partition.as_str());
+            let watch = self.lane.overlap.map(|overlap| Watch::new(overlap, window));
+            self.partitions.push(Reading {
+                partition: partition.clone(),
+                next,
+                caught_up: false,
+                skipped_to: None,
+                watch,
+            });
+        }
+        for (number, reading) in self.partitions.iter_mut().enumerate() {
+            if std::mem::take(&mut reading.caught_up) {
+                self.ready.push_back(number);
+            }
+        }
+    }
+
+    /// Whether everything there was is cut and handed on.
+    pub(crate) fn is_caught_up(&self) -> bool {
+        self.fetches.is_empty() && self.ready.is_empty() && self.chunker.is_empty() && self.skips.is_empty()
+    }
+
+    /// What one more page may cost this lane: the page, its encoded form, and the body made of that.
+    fn page_cost(&self) -> usize {
+        self.lane.page * if self.lane.courier.encoding.is_some() { 3 } else { 1 }
+    }
+
+    fn has_room(&self) -> bool {
+        let fetching = (self.fetches.len() + 1) * self.page_cost();
+        self.gauge.now() + fetching <= self.lane.share || (self.gauge.now() == 0 && self.fetches.is_empty())
+    }
+
+    /// Begins to read as many pages as there is room for.
+    pub(crate) fn fetch(&mut self) {
+        while self.fetches.len() < FETCHES_MAX && self.has_room() {
+            let Some(number) = self.ready.pop_front() else { return };
+            self.read_again_if_due(number);
+            let reading = &self.partitions[number];
+            let fetch = fetch(self.lane, number, reading.partition.clone(), reading.next.clone());
+            self.fetches.push(Box::pin(fetch));
+        }
+    }
+
+    /// Goes back to where records may still have appeared. No page of the partition is being read now.
+    fn read_again_if_due(&mut self, number: usize) {
+        let Start::After(read_to) = self.partitions[number].next.clone() else { return };
+        if !self.partitions[number].watch.as_ref().is_some_and(|watch| watch.is_due(&read_to)) {
+            return;
+        }
+        // What is taken is known by what is cut.
+        self.cut();
+        let reading = &mut self.partitions[number];
+        let behind = reading.watch.as_mut().and_then(|watch| watch.read_again(read_to));
+        reading.next = behind.map_or_else(|| self.offset.beginning(), Start::After);
+    }
+
+    /// Takes a page that was read. An error is why the lane cannot go on behind what is cut.
+    pub(crate) fn fetched(&mut self, (number, result): Fetched) -> Result<(), Error> {
+        let (taken, encoded) = match result {
+            Ok(fetched) => fetched,
+            Err(error) => {
+                // What has been read is shipped first.
+                self.cut();
+                return Err(error);
+            }
+        };
+        let Taken { page, from } = taken;
+        let reading = &mut self.partitions[number];
+        reading.caught_up = page.end() == PageEnd::CaughtUp;
+        if let Some(next) = page.next() {
+            reading.next = Start::After(next.detached());
+        }
+        if !reading.caught_up {
+            self.ready.push_back(number);
+        }
+        // The encoded bytes count twice, for the body that will be made of them.
+        let bytes = page.bytes() + encoded.as_ref().map_or(0, |encoded| 2 * encoded.bytes());
+        let held = Arc::new(self.gauge.hold(bytes));
+        let input = Input { partition: number, page, from, encoded, held };
+        let pushed = self.chunker.push(&input, reading.watch.as_ref(), self.lane.clock.now());
+        self.pushed(&input, pushed)?;
+        self.finish_reading_again(&input);
+        Ok(())
+    }
+
+    /// Books what the chunker did with a page.
+    fn pushed(&mut self, input: &Input, pushed: Pushed) -> Result<(), Error> {
+        let records = input.page.records().len() - input.from - pushed.known;
+        let mut stop_error = None;
+        let watch = &mut self.partitions[input.partition].watch;
+        {
+            let mut report = self.lane.courier.lock();
+            report.read += records as u64;
+            if pushed.filtered > 0 {
+                *report.dropped.entry("filter").or_default() += pushed.filtered as u64;
+            }
+            for (index, rejection) in &pushed.refused {
+                let record = &input.page.records()[*index];
+                report.reject(&record.id, rejection);
+                if let Some(watch) = watch {
+                    watch.passes_over(record, input.page.read_at);
+                }
+                if pushed.stopped {
+                    stop_error = Some(rejected(&record.id.to_string(), rejection));
+                }
+            }
+            let passed_over = pushed.refused.len() - usize::from(pushed.stopped);
+            report.rejected += passed_over as u64;
+            report.left += (records - pushed.filtered - passed_over) as u64;
+        }
+        for cut in pushed.cuts {
+            self.was_cut(cut);
+        }
+        let reading = &mut self.partitions[input.partition];
+        if pushed.covers {
+            // The chunk covers what was skipped before it.
+            reading.skipped_to = None;
+            self.skips.remove(&input.partition);
+        }
+        if let Some(end) = pushed.skipped_to {
+            reading.skipped_to = Some(end);
+            self.skips.insert(input.partition);
+        }
+        if !self.chunker.is_empty() && self.waiting_since.is_none() {
+            self.waiting_since = Some(Instant::now());
+        }
+        let Some(error) = stop_error else { return Ok(()) };
+        // Everything before the record is shipped first.
+        self.cut();
+        Err(error)
+    }
+
+    /// If the page was the last of those that are read again: what was found is shipped, and then nothing older than
+    /// the overlap is looked at any more.
+    fn finish_reading_again(&mut self, input: &Input) {
+        let reading = &mut self.partitions[input.partition];
+        let Some(watch) = &mut reading.watch else { return };
+        let Some(read_to) = watch.was_read(&input.page) else { return };
+        // Rows may have been deleted since, and the page may end before.
+        if !matches!(&reading.next, Start::After(next) if *next > read_to) {
+            reading.next = Start::After(read_to);
+        }
+        if self.chunker.is_late() {
+            self.cut();
+        }
+        let reading = &mut self.partitions[input.partition];
+        if let Some(note) = reading.watch.as_mut().and_then(Watch::was_read_again) {
+            let change = Change { cursor: None, notes: vec![note] };
+            self.steps.push_back(Step::Skip { partition: reading.partition.clone(), change });
+        }
+    }
+
+    /// Hands on the stretches that hold nothing for this lane. A lane whose chunks are known by where they begin waits
+    /// until the partition has no more, so that a chunk which is made again begins where it began.
+    pub(crate) fn finish_skips(&mut self) {
+        let by_chunk = self.lane.courier.idempotency == Idempotency::PerChunk;
+        let partitions = &self.partitions;
+        let is_due = |number: &usize| !by_chunk || partitions[*number].caught_up;
+        let due: Vec<usize> = self.skips.iter().copied().filter(is_due).collect();
+        for number in due {
+            self.skips.remove(&number);
+            let reading = &mut self.partitions[number];
+            let Some(end) = reading.skipped_to.take() else { continue };
+            let begins = position(self.chunker.covered(number));
+            let note = reading.watch.as_mut().and_then(|watch| watch.ships(std::iter::empty(), begins, &end));
+            let change = Change { cursor: Some(end.position.clone()), notes: note.into_iter().collect() };
+            self.chunker.skipped(number, end.position);
+            self.steps.push_back(Step::Skip { partition: reading.partition.clone(), change });
+        }
+    }
+
+    /// Cuts what is waiting when nothing more is to be waited for.
+    pub(crate) fn cut_if_due(&mut self, nothing_under_way: bool) {
+        if self.chunker.is_empty() {
+            self.waiting_since = None;
+            return;
+        }
+        let nothing_comes = self.fetches.is_empty() && self.ready.is_empty();
+        let out_of_room = self.fetches.is_empty() && !self.has_room() && nothing_under_way;
+        let lingers = self.linger_ends().is_some_and(|end| end > Instant::now());
+        if (nothing_comes && (self.lane.mode == Mode::Once || !lingers)) || out_of_room {
+            self.cut();
+        }
+    }
+
+    /// When what is waiting has waited long enough.
+    pub(crate) fn linger_ends(&self) -> Option<Instant> {
+        self.waiting_since.map(|since| since + self.lane.courier.options.linger)
+    }
+
+    fn cut(&mut self) {
+        if let Some(cut) = self.chunker.cut() {
+            self.was_cut(cut);
+        }
+        self.waiting_since = None;
+    }
+
+    fn was_cut(&mut self, Cut { chunk, late, spans }: Cut) {
+        let mut changes = Vec::new();
+        for span in spans {
+            let Reading { partition, watch, .. } = &mut self.partitions[span.partition];
+            let records = chunk.records_of(partition);
+            let note = watch.as_mut().and_then(|watch| match late {
+                true => watch.ships_late(records.map(|(record, _)| record)),
+                false => watch.ships(records, position(&span.begins), &span.end),
+            });
+            let cursor = (!late).then_some(span.end.position);
+            changes.push((partition.clone(), Change { cursor, notes: note.into_iter().collect() }));
+        }
+        self.steps.push_back(Step::Chunk { chunk, late, changes });
+    }
+}
+
+/// The position of a start that is one.
+fn position(start: &Start) -> Option<Cursor> {
+    match start {
+        Start::After(cursor) => Some(cursor.clone()),
+        Start::Earliest | Start::At(_) => None,
+    }
+}
+
+/// Reads a page and encodes it; tries again while the source is merely unavailable.
+async fn fetch(lane: &LaneContext, number: usize, partition: Partition, start: Start) -> Fetched {
+    let mut attempts = 0;
+    let taken = loop {
+        let error = match lane.reader.page(lane.number, &partition, &start).await {
+            Ok(taken) => break taken,
+            Err(error) => error,
+        };
+        attempts += 1;
+        let retry = &lane.courier.options.retry;
+        if !error.is_retryable() || attempts >= retry.attempts_max {
+            return (number, Err(error.with("partition", &partition)));
+        }
+        tracing::debug!(lane = %lane.courier.lane, %error, attempts, "the source could not be read");
+        let delay = {
+            let mut rng = lane.courier.rng.lock().unwrap_or_else(PoisonError::into_inner);
+            retry.delay(attempts, None, &mut rng)
+        };
+        tokio::time::sleep(delay).await;
+    };
+    let encoded = match lane.courier.encoding.clone() {
+        Some(encoding) if !taken.page.records().is_empty() => {
+            let page = Arc::clone(&taken.page);
+            match lane.courier.cpu.run(move || page.encoded(encoding.as_ref())).await {
+                Ok(encoded) => Some(encoded),
+                Err(error) => return (number, Err(error)),
+            }
+        }
+        _ => None,
+    };
+    (number, Ok((taken, encoded)))
+}
