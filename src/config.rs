@@ -88,6 +88,9 @@ pub struct ExporterEntry {
     /// How the lane ships.
     #[serde(default)]
     pub lane: LaneOptions,
+    /// Where records go that the destination refuses for good: another exporter, with `type` and its own fields.
+    #[serde(default)]
+    pub dead_letter: Option<Typed>,
     /// The exporter's own fields.
     #[serde(flatten)]
     pub fields: Fields,
@@ -116,7 +119,14 @@ impl ShipperConfig {
             let exporter = registry
                 .exporter(&entry.kind, entry.fields, context)
                 .map_err(|error| error.with("exporter", &entry.id))?;
-            builder = builder.lane(Lane::shared(entry.id, exporter).options(entry.lane));
+            let mut lane = Lane::shared(&entry.id, exporter).options(entry.lane);
+            if let Some(Typed { kind, fields }) = entry.dead_letter {
+                let exporter = registry
+                    .exporter(&kind, fields, context)
+                    .map_err(|error| error.with("in", "dead_letter").with("exporter", &entry.id))?;
+                lane = lane.dead_letter_shared(exporter);
+            }
+            builder = builder.lane(lane);
         }
         builder.build()
     }
@@ -136,6 +146,7 @@ impl std::fmt::Debug for ExporterEntry {
             .field("id", &self.id)
             .field("type", &self.kind)
             .field("lane", &self.lane)
+            .field("dead_letter", &self.dead_letter)
             .field("fields", &self.fields.keys())
             .finish()
     }

@@ -14,6 +14,7 @@ use crate::{Error, Exporter, Query};
 pub struct Lane {
     pub(crate) id: String,
     pub(crate) exporter: Arc<dyn Exporter>,
+    pub(crate) dead_letter: Option<Arc<dyn Exporter>>,
     pub(crate) options: LaneOptions,
 }
 
@@ -22,8 +23,8 @@ pub struct Lane {
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct LaneOptions {
-    /// The most records in a chunk. Default 1000; never more than the exporter's own limit.
-    pub chunk: usize,
+    /// The most records in a chunk; never more than the exporter's own limit. Default that limit, or 1000.
+    pub chunk: Option<usize>,
     /// The most bytes of a chunk's body before packing. Default: the exporter's own limit, or 10 MB.
     pub chunk_bytes_max: Option<usize>,
     /// How many chunks are under way at a time. Default 1, which keeps the order of each partition. With more, a later
@@ -34,8 +35,12 @@ pub struct LaneOptions {
     pub linger: Duration,
     /// Which of the shipper's records this lane wants. Default all.
     pub filter: Query,
-    /// What happens to a record that the destination refuses for good. Default: the lane stops.
+    /// What happens to a record that the destination refuses for good. Default: the lane stops; with a dead letter, the
+    /// record goes there.
     pub on_reject: OnReject,
+    /// After so many refused records without an accepted one between them the lane stops, for then it is not the
+    /// records that are wrong. Default 1000.
+    pub rejected_in_a_row_max: u64,
     /// How failed attempts are repeated.
     pub retry: RetryPolicy,
     /// How long one attempt may take. After that its outcome is unknown, and it is repeated. Default 60 s.
@@ -46,12 +51,13 @@ pub struct LaneOptions {
 impl Default for LaneOptions {
     fn default() -> Self {
         LaneOptions {
-            chunk: 1000,
+            chunk: None,
             chunk_bytes_max: None,
             concurrency: 1,
             linger: Duration::ZERO,
             filter: Query::all(),
             on_reject: OnReject::Stop,
+            rejected_in_a_row_max: 1000,
             retry: RetryPolicy::default(),
             attempt_timeout: Duration::from_secs(60),
         }
@@ -68,6 +74,9 @@ pub enum OnReject {
     Stop,
     /// The record is dropped, and counted with the destination's reason.
     Drop,
+    /// The record goes to the lane's dead letter, with the destination's reason; once that has accepted it, the lane
+    /// goes on. See [`Lane::dead_letter`].
+    DeadLetter,
 }
 
 /// How failed attempts are repeated: after a random time between zero and a bound that doubles from attempt to attempt
@@ -114,7 +123,7 @@ impl Lane {
 
     /// A lane of an exporter that is shared or was made by a [`Registry`](crate::Registry).
     pub fn shared(id: impl Into<String>, exporter: Arc<dyn Exporter>) -> Self {
-        Lane { id: id.into(), exporter, options: LaneOptions::default() }
+        Lane { id: id.into(), exporter, dead_letter: None, options: LaneOptions::default() }
     }
 
     /// With all options at once.
@@ -127,7 +136,7 @@ impl Lane {
     /// With at most so many records in a chunk.
     #[must_use]
     pub fn chunk(mut self, records: usize) -> Self {
-        self.options.chunk = records;
+        self.options.chunk = Some(records);
         self
     }
 
@@ -166,6 +175,22 @@ impl Lane {
         self
     }
 
+    /// With an exporter of any kind to which a record goes that the destination refuses for good, as a
+    /// [`DeadLetter`](crate::DeadLetter). Sets [`OnReject::DeadLetter`]. A record that the dead letter does not accept
+    /// either stops the lane.
+    #[must_use]
+    pub fn dead_letter(self, exporter: impl Exporter + 'static) -> Self {
+        self.dead_letter_shared(Arc::new(exporter))
+    }
+
+    /// With a dead letter that is shared or was made by a [`Registry`](crate::Registry).
+    #[must_use]
+    pub fn dead_letter_shared(mut self, exporter: Arc<dyn Exporter>) -> Self {
+        self.dead_letter = Some(exporter);
+        self.options.on_reject = OnReject::DeadLetter;
+        self
+    }
+
     /// With this way to repeat failed attempts.
     #[must_use]
     pub fn retry(mut self, retry: RetryPolicy) -> Self {
@@ -201,9 +226,14 @@ impl Lane {
                 ),
             ));
         }
-        let positive: [(&str, u128); 4] = [
-            ("chunk", self.options.chunk as u128),
+        if (self.options.on_reject == OnReject::DeadLetter) != self.dead_letter.is_some() {
+            let message = "`dead_letter` goes with a dead letter, and a dead letter with `dead_letter`";
+            return Err(Error::config("on_reject", message).with("exporter", &self.id));
+        }
+        let positive: [(&str, u128); 5] = [
+            ("chunk", self.options.chunk.unwrap_or(1) as u128),
             ("concurrency", self.options.concurrency as u128),
+            ("rejected_in_a_row_max", self.options.rejected_in_a_row_max.into()),
             ("retry.attempts_max", self.options.retry.attempts_max.into()),
             ("attempt_timeout_ms", self.options.attempt_timeout.as_millis()),
         ];

@@ -13,6 +13,7 @@
 
 mod chunk;
 mod compression;
+mod dead_letter;
 mod encoding;
 mod engine;
 mod error;
@@ -40,6 +41,7 @@ pub use tokio_util::sync::CancellationToken;
 
 pub use chunk::{Begins, Body, Chunk};
 pub use compression::Compression;
+pub use dead_letter::DeadLetter;
 pub use encoding::{Encoding, Unencodable};
 pub use engine::CpuWork;
 pub use error::{Advice, Certainty, Error, ErrorKind};

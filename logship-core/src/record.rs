@@ -1,13 +1,17 @@
 //! The record: one log entry in the OpenTelemetry log data model.
 
+use std::fmt;
 use std::mem::size_of;
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
+use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
 use serde::ser::{SerializeMap, SerializeSeq};
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::{RecordId, Severity, Text, Timestamp};
+use crate::{Cursor, Partition, RecordId, Severity, Text, Timestamp};
 
 /// One log entry, in the OpenTelemetry log data model
 /// (<https://opentelemetry.io/docs/specs/otel/logs/data-model/>), with a stable identity.
@@ -187,17 +191,25 @@ pub struct Scope {
     pub attributes: Vec<(Text, Value)>,
 }
 
+/// What JSON has no form for is written as OTLP names it
+/// (<https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding>).
+const BYTES_VALUE: &str = "bytesValue";
+const DOUBLE_VALUE: &str = "doubleValue";
+
 impl Serialize for Value {
+    /// As JSON would have it; bytes as `{"bytesValue": base64}` and numbers that are not finite as
+    /// `{"doubleValue": "NaN"}`.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Value::Null => serializer.serialize_unit(),
             Value::Bool(value) => serializer.serialize_bool(*value),
             Value::Int(number) => serializer.serialize_i64(*number),
-            // JSON has no form for these; a string keeps what was said.
-            Value::Double(number) if !number.is_finite() => serializer.collect_str(number),
+            Value::Double(number) if !number.is_finite() => {
+                serializer.collect_map([(DOUBLE_VALUE, number.to_string())])
+            }
             Value::Double(number) => serializer.serialize_f64(*number),
             Value::String(text) => text.serialize(serializer),
-            Value::Bytes(bytes) => serializer.serialize_bytes(bytes),
+            Value::Bytes(bytes) => serializer.collect_map([(BYTES_VALUE, BASE64.encode(bytes))]),
             Value::Array(values) => {
                 let mut seq = serializer.serialize_seq(Some(values.len()))?;
                 for value in values {
@@ -210,12 +222,70 @@ impl Serialize for Value {
     }
 }
 
+impl<'de> Deserialize<'de> for Value {
+    /// Reads what `serialize` writes. A whole number that an `i64` does not hold is read as a double.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ValueVisitor;
+        impl<'de> Visitor<'de> for ValueVisitor {
+            type Value = Value;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a value")
+            }
+            fn visit_unit<E>(self) -> Result<Value, E> {
+                Ok(Value::Null)
+            }
+            fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+                Ok(Value::Bool(value))
+            }
+            fn visit_i64<E>(self, number: i64) -> Result<Value, E> {
+                Ok(Value::Int(number))
+            }
+            fn visit_u64<E>(self, number: u64) -> Result<Value, E> {
+                Ok(i64::try_from(number).map_or(Value::Double(number as f64), Value::Int))
+            }
+            fn visit_f64<E>(self, number: f64) -> Result<Value, E> {
+                Ok(Value::Double(number))
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Value, E> {
+                Ok(text.into())
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+                let mut values = Vec::new();
+                while let Some(value) = seq.next_element()? {
+                    values.push(value);
+                }
+                Ok(Value::Array(values))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Value, A::Error> {
+                let entries = read_entries(map)?;
+                let [(name, Value::String(text))] = entries.as_slice() else { return Ok(Value::Map(entries)) };
+                match name.as_str() {
+                    BYTES_VALUE => {
+                        BASE64.decode(text.as_str()).map_err(A::Error::custom).map(|b| Value::Bytes(b.into()))
+                    }
+                    DOUBLE_VALUE => text.parse().map_err(A::Error::custom).map(Value::Double),
+                    _ => Ok(Value::Map(entries)),
+                }
+            }
+        }
+        deserializer.deserialize_any(ValueVisitor)
+    }
+}
+
 fn serialize_entries<S: Serializer>(entries: &[(Text, Value)], serializer: S) -> Result<S::Ok, S::Error> {
     let mut map = serializer.serialize_map(Some(entries.len()))?;
     for (name, value) in entries {
         map.serialize_entry(name, value)?;
     }
     map.end()
+}
+
+fn read_entries<'de, A: MapAccess<'de>>(mut map: A) -> Result<Vec<(Text, Value)>, A::Error> {
+    let mut entries = Vec::new();
+    while let Some(entry) = map.next_entry()? {
+        entries.push(entry);
+    }
+    Ok(entries)
 }
 
 struct Entries<'a>(&'a [(Text, Value)]);
@@ -226,17 +296,49 @@ impl Serialize for Entries<'_> {
     }
 }
 
+#[derive(Default)]
+struct OwnedEntries(Vec<(Text, Value)>);
+
+impl<'de> Deserialize<'de> for OwnedEntries {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct EntriesVisitor;
+        impl<'de> Visitor<'de> for EntriesVisitor {
+            type Value = OwnedEntries;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("values by name")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<OwnedEntries, A::Error> {
+                read_entries(map).map(OwnedEntries)
+            }
+        }
+        deserializer.deserialize_map(EntriesVisitor)
+    }
+}
+
 /// Lower-case hexadecimal digits, as trace and span ids are written everywhere.
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// The bytes that these hexadecimal digits stand for, if they are as many.
+fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    if text.len() != 2 * N || !text.is_ascii() {
+        return None;
+    }
+    for (index, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[2 * index..2 * index + 2], 16).ok()?;
+    }
+    Some(bytes)
+}
+
 impl Serialize for LogRecord {
     /// Writes the record as a map with OpenTelemetry's names in camelCase. Exporters have encoders of their own; this
-    /// is for people, reports and dead letters.
+    /// is for people and for dead letters.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("id", &self.id.to_string())?;
+        map.serialize_entry("partition", self.id.partition().as_str())?;
+        map.serialize_entry("position", self.id.position())?;
         map.serialize_entry("timestamp", &self.timestamp)?;
         if let Some(observed) = &self.observed_timestamp {
             map.serialize_entry("observedTimestamp", observed)?;
@@ -259,10 +361,51 @@ impl Serialize for LogRecord {
     }
 }
 
+impl<'de> Deserialize<'de> for LogRecord {
+    /// Reads what `serialize` writes; of a scope, its name.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Wire {
+            partition: String,
+            position: Cursor,
+            timestamp: Timestamp,
+            observed_timestamp: Option<Timestamp>,
+            #[serde(default)]
+            severity_number: u8,
+            severity_text: Option<Text>,
+            #[serde(default)]
+            body: Value,
+            #[serde(default)]
+            attributes: OwnedEntries,
+            #[serde(default)]
+            resource: OwnedEntries,
+            scope: Option<Text>,
+            trace_id: Option<String>,
+            span_id: Option<String>,
+        }
+        let wire = Wire::deserialize(deserializer)?;
+        let not_hex = || D::Error::custom("a trace or span id is not hexadecimal");
+        let id = RecordId::new(Partition::new(wire.partition), wire.position);
+        let mut record = LogRecord::new(id, wire.timestamp);
+        record.observed_timestamp = wire.observed_timestamp;
+        record.severity = Severity::from_number(wire.severity_number).unwrap_or_default();
+        record.severity_text = wire.severity_text.filter(|text| text.as_str() != record.severity.name());
+        record.body = wire.body;
+        record.attributes = wire.attributes.0;
+        if !wire.resource.0.is_empty() {
+            record.resource = Arc::new(Resource { attributes: wire.resource.0 });
+        }
+        record.scope = wire.scope.map(|name| Arc::new(Scope { name, ..Scope::default() }));
+        record.trace_id = wire.trace_id.map(|text| unhex(&text).ok_or_else(not_hex)).transpose()?;
+        record.span_id = wire.span_id.map(|text| unhex(&text).ok_or_else(not_hex)).transpose()?;
+        Ok(record)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Cursor, Partition};
 
     fn record() -> LogRecord {
         let mut record = LogRecord::new(
@@ -280,7 +423,7 @@ mod tests {
     fn serializes_with_the_names_of_the_data_model() {
         assert_eq!(
             serde_json::to_string(&record()).unwrap(),
-            r#"{"id":"logs:00000000000000000007/k1","timestamp":"2026-11-20T08:30:00.123000000Z","severityNumber":13,"severityText":"WARN","body":"card declined","attributes":{"flow":"pay","attempt":2,"ratio":"NaN"},"resource":{}}"#
+            r#"{"partition":"logs","position":"00000000000000000007/k1","timestamp":"2026-11-20T08:30:00.123000000Z","severityNumber":13,"severityText":"WARN","body":"card declined","attributes":{"flow":"pay","attempt":2,"ratio":{"doubleValue":"NaN"}},"resource":{}}"#
         );
     }
 

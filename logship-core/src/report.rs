@@ -76,6 +76,10 @@ pub struct LaneReport {
     pub diverted: u64,
     /// Records refused for good by the destination or by its limits, and passed over because the lane says so.
     pub rejected: u64,
+    /// Of those rejected, records that the lane's dead letter has accepted.
+    pub dead_lettered: u64,
+    /// Records refused since the last one that was accepted.
+    pub(crate) rejected_in_a_row: u64,
     /// Records not sent because of a rule, by reason.
     pub dropped: BTreeMap<&'static str, u64>,
     /// Records read and not finished. They are still in the source; the next run goes on with them.
@@ -134,6 +138,8 @@ impl LaneReport {
             accepted: 0,
             diverted: 0,
             rejected: 0,
+            dead_lettered: 0,
+            rejected_in_a_row: 0,
             dropped: BTreeMap::new(),
             left: 0,
             possibly_duplicated: 0,
@@ -227,6 +233,9 @@ impl fmt::Display for RunReport {
             }
             if lane.possibly_duplicated > 0 {
                 notes.push(format!("{} possibly duplicated", lane.possibly_duplicated));
+            }
+            if lane.dead_lettered > 0 {
+                notes.push(format!("{} in the dead letter", lane.dead_lettered));
             }
             if let Some(lateness) = lane.lateness_max.filter(|_| lane.late > 0) {
                 notes.push(format!("{} late, by up to {:.1} s", lane.late, lateness.as_secs_f64()));

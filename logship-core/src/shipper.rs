@@ -109,13 +109,17 @@ impl LogShipper {
     }
 
     /// Whether the source and every destination can be reached and let us in. Ships nothing. The first of each pair
-    /// is `source` or a lane's id.
+    /// is `source`, a lane's id, or `<lane> dead letter`.
     pub async fn check(&self) -> Vec<(String, Result<(), Error>)> {
         let mut results = vec![("source".to_owned(), self.source.check().await)];
         for lane in &self.lanes {
             let answer = tokio::time::timeout(lane.options.attempt_timeout, lane.exporter.check()).await;
             let timed_out = || Err(Error::new(ErrorKind::Timeout, "check", "no answer in time"));
             results.push((lane.id.clone(), answer.unwrap_or_else(|_| timed_out())));
+            if let Some(exporter) = &lane.dead_letter {
+                let answer = tokio::time::timeout(lane.options.attempt_timeout, exporter.check()).await;
+                results.push((format!("{} dead letter", lane.id), answer.unwrap_or_else(|_| timed_out())));
+            }
         }
         results
     }

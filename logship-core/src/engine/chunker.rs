@@ -6,7 +6,7 @@ use super::budget::Held;
 use super::late::{Covered, Watch};
 use crate::chunk::{Begins, Segment};
 use crate::encoding::EncodedPage;
-use crate::{Chunk, Limits, LogRecord, Page, Query, Rejection, Start, Timestamp};
+use crate::{Chunk, Limits, LogRecord, OnReject, Page, Query, Rejection, Start, Timestamp};
 
 /// What a lane makes of a page.
 #[derive(Debug)]
@@ -26,6 +26,8 @@ pub(crate) struct Cut {
     pub(crate) chunk: Chunk,
     /// All its records are late: it covers nothing.
     pub(crate) late: bool,
+    /// Why the destination's limits refuse its records, if they do: one for each record, or none at all.
+    pub(crate) refused: Vec<Rejection>,
     pub(crate) spans: Vec<Span>,
 }
 
@@ -69,10 +71,22 @@ pub(crate) struct Chunker {
     filter: Query,
     separator_len: usize,
     frame_len: usize,
-    stop_at_refusal: bool,
+    on_reject: OnReject,
     /// Where each partition is covered, by the lane's number of it: where the next chunk begins.
     covered: Vec<Arc<Start>>,
     open: Open,
+}
+
+/// A record that goes into the waiting chunk.
+struct Taken<'a> {
+    index: usize,
+    bytes: usize,
+    /// Who knows it as late, if it is.
+    again: Option<&'a Watch>,
+    /// Late records of its partition that were cut from this page.
+    cut_late: usize,
+    /// Why the destination's limits refuse it, if they do.
+    refused: Option<Rejection>,
 }
 
 #[derive(Debug, Default)]
@@ -81,6 +95,7 @@ struct Open {
     spans: Vec<Span>,
     begins: Option<Arc<Begins>>,
     late: bool,
+    refused: Vec<Rejection>,
     records: usize,
     bytes: usize,
     first: Option<Timestamp>,
@@ -93,7 +108,7 @@ impl Chunker {
         limits: Limits,
         filter: Query,
         encoding: Option<&dyn crate::Encoding>,
-        stop_at_refusal: bool,
+        on_reject: OnReject,
     ) -> Self {
         Chunker {
             lane,
@@ -101,7 +116,7 @@ impl Chunker {
             filter,
             separator_len: encoding.map_or(0, |encoding| encoding.separator().len()),
             frame_len: encoding.map_or(0, |encoding| encoding.begin().len() + encoding.end().len()),
-            stop_at_refusal,
+            on_reject,
             covered: Vec::new(),
             open: Open::default(),
         }
@@ -141,28 +156,32 @@ impl Chunker {
                 pushed.known += 1;
                 continue;
             }
-            if !wants_all && !self.filter.matches(record) {
-                *if again.is_some() { &mut pushed.known } else { &mut pushed.filtered } += 1;
-            } else if let Some(rejection) = self.refuses(input, index, record, now) {
-                pushed.refused.push((index, rejection));
-                if self.stop_at_refusal {
-                    pushed.stopped = true;
-                    break;
-                }
-            } else {
-                let bytes = self.bytes_of(input, index, record);
-                if self.is_full(input.partition, bytes, record.timestamp) || self.mixes(again.is_some()) {
-                    if let Some(covered) = covered {
-                        self.cover(input.partition, &at(covered, &input.page));
+            let wanted = wants_all || self.filter.matches(record);
+            let refused = if wanted { self.refuses(input, index, record, now) } else { None };
+            match refused {
+                _ if !wanted => *if again.is_some() { &mut pushed.known } else { &mut pushed.filtered } += 1,
+                Some(rejection) if self.on_reject != OnReject::DeadLetter => {
+                    pushed.refused.push((index, rejection));
+                    if self.on_reject == OnReject::Stop {
+                        pushed.stopped = true;
+                        break;
                     }
-                    let cut = self.cut();
-                    let late = cut.as_ref().filter(|cut| cut.late);
-                    cut_late += late.map_or(0, |cut| cut.chunk.records_of(input.page.partition()).count());
-                    pushed.cuts.extend(cut);
                 }
-                self.take(input, index, bytes, again, cut_late);
-                pushed.taken += 1;
-                pushed.covers |= again.is_none();
+                refused => {
+                    let taken = Taken { index, bytes: self.bytes_of(input, index, record), again, cut_late, refused };
+                    if self.is_full(input, &taken) {
+                        if let Some(covered) = covered {
+                            self.cover(input.partition, &at(covered, &input.page));
+                        }
+                        let cut = self.cut();
+                        let late = cut.as_ref().filter(|cut| cut.late);
+                        cut_late += late.map_or(0, |cut| cut.chunk.records_of(input.page.partition()).count());
+                        pushed.cuts.extend(cut);
+                    }
+                    self.take(input, Taken { cut_late, ..taken });
+                    pushed.taken += 1;
+                    pushed.covers |= again.is_none();
+                }
             }
             if again.is_none() {
                 covered = Some(record);
@@ -199,7 +218,7 @@ impl Chunker {
             attempt: 0,
             body: None,
         };
-        Some(Cut { chunk, late: open.late, spans: open.spans })
+        Some(Cut { chunk, late: open.late, refused: open.refused, spans: open.spans })
     }
 
     /// A partition is covered, and durably so, without a chunk.
@@ -237,28 +256,29 @@ impl Chunker {
         }
     }
 
-    /// Whether one more record would pass a limit.
-    fn is_full(&self, partition: usize, bytes: usize, time: Timestamp) -> bool {
+    /// Whether one more record would pass a limit, or mix what is not to be mixed: late records do not move the
+    /// cursor, and refused ones are not sent.
+    fn is_full(&self, input: &Input, taken: &Taken<'_>) -> bool {
         let open = &self.open;
         if open.records == 0 {
             return false;
         }
-        let bytes = self.frame_len + open.bytes + self.separator_len + bytes;
+        if open.late != taken.again.is_some() || open.refused.is_empty() != taken.refused.is_none() {
+            return true;
+        }
+        let time = input.page.records()[taken.index].timestamp;
+        let bytes = self.frame_len + open.bytes + self.separator_len + taken.bytes;
         let first = open.first.map_or(time, |first| first.min(time));
         let last = open.last.map_or(time, |last| last.max(time));
         self.limits.chunk_records_max.is_some_and(|max| open.records >= max)
             || self.limits.chunk_bytes_max.is_some_and(|max| bytes > max)
             || self.limits.span_max.is_some_and(|max| last.since(first) > max)
-            || (self.limits.one_partition && open.spans.iter().any(|span| span.partition != partition))
+            || (self.limits.one_partition && open.spans.iter().any(|span| span.partition != input.partition))
     }
 
-    /// Whether one more record would mix late ones and others, of which only the others move the cursor.
-    fn mixes(&self, late: bool) -> bool {
-        self.open.records > 0 && self.open.late != late
-    }
-
-    fn take(&mut self, input: &Input, index: usize, bytes: usize, again: Option<&Watch>, cut_late: usize) {
+    fn take(&mut self, input: &Input, taken: Taken<'_>) {
         let open = &mut self.open;
+        let Taken { index, bytes, again, cut_late, refused } = taken;
         let record = &input.page.records()[index];
         let time = record.timestamp;
         match open.segments.last_mut() {
@@ -287,6 +307,7 @@ impl Chunker {
         open.bytes += bytes;
         open.first = Some(open.first.map_or(time, |first| first.min(time)));
         open.last = Some(open.last.map_or(time, |last| last.max(time)));
+        open.refused.extend(refused);
     }
 
     /// The waiting chunk covers a partition up to here. `false` if it has nothing of it that could.
@@ -363,7 +384,8 @@ mod tests {
     }
 
     fn chunker(limits: Limits, filter: Query, stop: bool) -> Chunker {
-        let mut chunker = Chunker::new("l".into(), limits, filter, Some(&Plain), stop);
+        let mut chunker =
+            Chunker::new("l".into(), limits, filter, Some(&Plain), if stop { OnReject::Stop } else { OnReject::Drop });
         chunker.add_partition(Start::Earliest);
         chunker.add_partition(Start::Earliest);
         chunker

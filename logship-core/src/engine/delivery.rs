@@ -8,12 +8,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::budget::{Gauge, Held};
+use super::dead_letter::DeadLetterBox;
 use super::offload::CpuWork;
 use crate::outcome::Fate;
 use crate::progress::{Progress, ProgressSender};
 use crate::report::LaneReport;
 use crate::{
-    Advice, Certainty, Chunk, Encoding, Error, ErrorKind, Exporter, Idempotency, LaneOptions, Limits, OnReject,
+    Advice, Certainty, Chunk, Clock, Encoding, Error, ErrorKind, Exporter, Idempotency, LaneOptions, Limits, OnReject,
     Outcome, Rejection,
 };
 
@@ -26,6 +27,9 @@ pub(crate) struct Courier {
     pub(crate) limits: Limits,
     pub(crate) options: LaneOptions,
     pub(crate) idempotency: Idempotency,
+    /// Where refused records go.
+    pub(crate) dead_letter: Option<Box<DeadLetterBox>>,
+    pub(crate) clock: Arc<dyn Clock>,
     pub(crate) cpu: CpuWork,
     pub(crate) gauge: Arc<Gauge>,
     pub(crate) progress: ProgressSender,
@@ -35,6 +39,15 @@ pub(crate) struct Courier {
     pub(crate) rng: Mutex<fastrand::Rng>,
     /// No attempt of this lane begins before, because the destination asked for time.
     pub(crate) not_before: Mutex<Option<Instant>>,
+}
+
+/// A chunk on its way.
+#[derive(Debug)]
+pub(crate) struct Parcel {
+    pub(crate) chunk: Chunk,
+    /// Why the destination's limits refuse its records, one for each; empty for a chunk that is sent.
+    pub(crate) refused: Vec<Rejection>,
+    pub(crate) held: Option<Held>,
 }
 
 /// How a delivery ended.
@@ -95,25 +108,32 @@ impl Part {
 
 impl Courier {
     /// Encodes and packs a chunk, ahead of its delivery.
-    pub(crate) async fn pack(&self, mut chunk: Chunk) -> Result<(Chunk, Option<Held>), Error> {
-        let Some(encoding) = self.encoding.clone() else { return Ok((chunk, None)) };
-        let chunk = self
+    pub(crate) async fn pack(&self, mut parcel: Parcel) -> Result<Parcel, Error> {
+        let Some(encoding) = self.encoding.clone().filter(|_| parcel.refused.is_empty()) else { return Ok(parcel) };
+        let mut chunk = parcel.chunk;
+        parcel.chunk = self
             .cpu
             .run(move || {
                 chunk.body = Some(chunk.pack(encoding.as_ref())?);
                 Ok::<_, Error>(chunk)
             })
             .await??;
-        let held = chunk.body.as_ref().map(|body| self.gauge.hold(body.bytes.len()));
-        Ok((chunk, held))
+        parcel.held = parcel.chunk.body.as_ref().map(|body| self.gauge.hold(body.bytes.len()));
+        Ok(parcel)
     }
 
     /// Sends a chunk until every record is accepted, refused for good, or given up.
-    pub(crate) async fn deliver(&self, number: u64, chunk: Chunk, held: Option<Held>) -> Delivered {
+    pub(crate) async fn deliver(&self, number: u64, parcel: Parcel) -> Delivered {
+        let Parcel { chunk, refused, held } = parcel;
         let mut standing = vec![Standing::Open; chunk.len()];
         let whole = Part { indexes: None, chunk: chunk.clone(), failed: 0, refreshed: false, held };
-        let mut parts = VecDeque::from([whole]);
+        let mut parts = VecDeque::new();
         let mut error = None;
+        if refused.is_empty() {
+            parts.push_back(whole);
+        } else {
+            error = self.reject(&whole, refused.into_iter().enumerate().collect(), &mut standing).await;
+        }
         while let Some(part) = parts.pop_front() {
             match self.attempt(part, &mut standing).await {
                 // In front, so that order is kept.
@@ -134,12 +154,14 @@ impl Courier {
     /// One attempt, and what is left to do after it.
     async fn attempt(&self, mut part: Part, standing: &mut [Standing]) -> Result<Vec<Part>, Error> {
         if part.chunk.body.is_none() {
-            (part.chunk, part.held) = self.pack(part.chunk).await?;
+            let parcel = Parcel { chunk: part.chunk, refused: Vec::new(), held: part.held };
+            let parcel = self.pack(parcel).await?;
+            (part.chunk, part.held) = (parcel.chunk, parcel.held);
         }
         let wire_bytes = part.chunk.body.as_ref().map_or(0, |body| body.bytes.len());
         if self.limits.wire_bytes_max.is_some_and(|max| wire_bytes > max) {
             let error = Error::new(ErrorKind::TooLarge, "pack", "larger after packing than the destination takes");
-            return self.split(part, error, standing);
+            return self.split(part, error, standing).await;
         }
         self.wait_for_turn().await?;
         part.chunk.attempt += 1;
@@ -190,7 +212,7 @@ impl Courier {
             }
         }
         self.count_accepted(&part.chunk, outcome);
-        let stopped = self.reject(&part, refused, standing);
+        let stopped = self.reject(&part, refused, standing).await;
         let rest = (!again.is_empty()).then(|| {
             let mut rest = part.select(&again);
             rest.chunk.attempt = part.chunk.attempt;
@@ -213,7 +235,7 @@ impl Courier {
         }
         match error.advice() {
             Advice::Never => Err(error),
-            Advice::Split => self.split(part, error, standing),
+            Advice::Split => self.split(part, error, standing).await,
             Advice::Refresh if part.refreshed => Err(error),
             Advice::Refresh => {
                 part.refreshed = true;
@@ -229,7 +251,7 @@ impl Courier {
     }
 
     /// Two halves; or, where there is one record, its refusal.
-    fn split(&self, part: Part, error: Error, standing: &mut [Standing]) -> Result<Vec<Part>, Error> {
+    async fn split(&self, part: Part, error: Error, standing: &mut [Standing]) -> Result<Vec<Part>, Error> {
         if part.chunk.len() > 1 {
             return Ok(part.halves().into());
         }
@@ -237,33 +259,41 @@ impl Courier {
             ErrorKind::TooLarge => "record too large".to_owned(),
             kind => format!("{kind:?}").to_lowercase(),
         };
-        match self.reject(&part, vec![(0, Rejection::new(code, error.to_string()))], standing) {
+        match self.reject(&part, vec![(0, Rejection::new(code, error.to_string()))], standing).await {
             None => Ok(Vec::new()),
             Some(error) => Err(error),
         }
     }
 
-    /// Records are refused for good: they are passed over, or the lane stops, as its options say.
-    fn reject(&self, part: &Part, refused: Vec<(usize, Rejection)>, standing: &mut [Standing]) -> Option<Error> {
-        let mut stopped = None;
-        for (position, rejection) in refused {
-            let Some(record) = part.chunk.records().nth(position) else { continue };
-            let mut report = self.lock();
-            match self.options.on_reject {
-                OnReject::Drop => {
-                    standing[part.index(position)] = Standing::Finished;
-                    report.rejected += 1;
-                    report.left -= 1;
-                    report.reject(&record.id, &rejection);
+    /// Records are refused for good: they are passed over, go to the dead letter, or stop the lane, as its options say.
+    async fn reject(&self, part: &Part, refused: Vec<(usize, Rejection)>, standing: &mut [Standing]) -> Option<Error> {
+        let (first, rejection) = refused.first()?;
+        let id = &part.chunk.records().nth(*first)?.id;
+        let error = rejected(&id.to_string(), rejection);
+        match (self.options.on_reject, &self.dead_letter) {
+            (OnReject::Stop, _) | (OnReject::DeadLetter, None) => {
+                self.lock().reject(id, rejection);
+                return Some(error);
+            }
+            (OnReject::Drop, _) => {}
+            (OnReject::DeadLetter, Some(dead_letter)) => {
+                if let Err(error) = dead_letter.send(&self.lane, self.clock.now(), &part.chunk, &refused).await {
+                    return Some(error);
                 }
-                OnReject::Stop if stopped.is_none() => {
-                    report.reject(&record.id, &rejection);
-                    stopped = Some(rejected(&record.id.to_string(), &rejection));
-                }
-                OnReject::Stop => {}
+                self.lock().dead_lettered += refused.len() as u64;
             }
         }
-        stopped
+        let mut report = self.lock();
+        for (position, rejection) in &refused {
+            let Some(record) = part.chunk.records().nth(*position) else { continue };
+            standing[part.index(*position)] = Standing::Finished;
+            report.rejected += 1;
+            report.left -= 1;
+            report.reject(&record.id, rejection);
+        }
+        report.rejected_in_a_row += refused.len() as u64;
+        let too_many = report.rejected_in_a_row >= self.options.rejected_in_a_row_max;
+        too_many.then(|| error.with("rejected_in_a_row", report.rejected_in_a_row))
     }
 
     /// Waits before the same is tried again, or gives up.
@@ -324,6 +354,9 @@ impl Courier {
         let accepted = outcome.accepted_count() as u64;
         let mut report = self.lock();
         report.accepted += accepted;
+        if accepted > 0 {
+            report.rejected_in_a_row = 0;
+        }
         report.left -= accepted;
         report.diverted += outcome.diverted_count() as u64;
         report.bytes += chunk.body.as_ref().map_or(0, |body| body.unpacked_len) as u64;
@@ -345,7 +378,7 @@ impl Courier {
 /// The error of a lane that stops in front of a refused record.
 pub(crate) fn rejected(id: &str, rejection: &Rejection) -> Error {
     let message = format!(
-        "the destination refuses a record for good, and `on_reject` is `stop`; nothing behind it is passed over: {rejection}"
+        "the destination refuses a record for good, and the lane stops in front of what is behind it: {rejection}"
     );
     Error::new(ErrorKind::Rejected, "export", message).with("record", id)
 }

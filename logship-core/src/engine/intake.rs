@@ -16,7 +16,7 @@ use super::late::{Covered, Watch};
 use super::ledger::Change;
 use super::reader::Taken;
 use crate::encoding::EncodedPage;
-use crate::{Chunk, Cursor, Error, Idempotency, LaneOffset, OnReject, PageEnd, Partition, Start};
+use crate::{Chunk, Cursor, Error, Idempotency, LaneOffset, PageEnd, Partition, Rejection, Start};
 
 /// Pages that are fetched at a time, each of another partition.
 const FETCHES_MAX: usize = 4;
@@ -59,7 +59,7 @@ struct Reading {
 #[derive(Debug)]
 pub(crate) enum Step {
     /// Deliver a chunk; what becomes durable then, by partition.
-    Chunk { chunk: Chunk, late: bool, changes: Vec<(Partition, Change)> },
+    Chunk { chunk: Chunk, late: bool, refused: Vec<Rejection>, changes: Vec<(Partition, Change)> },
     /// Nothing is to be delivered for this to become durable.
     Skip { partition: Partition, change: Change },
 }
@@ -75,7 +75,7 @@ impl<'a> Intake<'a> {
             courier.limits,
             courier.options.filter.clone(),
             courier.encoding.as_deref(),
-            courier.options.on_reject == OnReject::Stop,
+            courier.options.on_reject,
         );
         let mut intake = Intake {
             lane,
@@ -216,6 +216,13 @@ impl<'a> Intake<'a> {
             }
             let passed_over = pushed.refused.len() - usize::from(pushed.stopped);
             report.rejected += passed_over as u64;
+            report.rejected_in_a_row += passed_over as u64;
+            if let Some((index, rejection)) = pushed.refused.last()
+                && report.rejected_in_a_row >= self.lane.courier.options.rejected_in_a_row_max
+            {
+                let error = rejected(&input.page.records()[*index].id.to_string(), rejection);
+                stop_error = Some(error.with("rejected_in_a_row", report.rejected_in_a_row));
+            }
             report.left += (records - pushed.filtered - passed_over) as u64;
         }
         for cut in pushed.cuts {
@@ -305,7 +312,7 @@ impl<'a> Intake<'a> {
         self.waiting_since = None;
     }
 
-    fn was_cut(&mut self, Cut { chunk, late, spans }: Cut) {
+    fn was_cut(&mut self, Cut { chunk, late, refused, spans }: Cut) {
         let mut changes = Vec::new();
         for span in spans {
             let Reading { partition, watch, .. } = &mut self.partitions[span.partition];
@@ -317,7 +324,7 @@ impl<'a> Intake<'a> {
             let cursor = (!late).then_some(span.end.position);
             changes.push((partition.clone(), Change { cursor, notes: note.into_iter().collect() }));
         }
-        self.steps.push_back(Step::Chunk { chunk, late, changes });
+        self.steps.push_back(Step::Chunk { chunk, late, refused, changes });
     }
 }
 

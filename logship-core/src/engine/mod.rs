@@ -3,6 +3,7 @@
 pub(crate) mod budget;
 mod chunker;
 mod committer;
+mod dead_letter;
 mod delivery;
 mod intake;
 mod lane;
@@ -24,6 +25,7 @@ use tracing::Instrument;
 
 use self::budget::Gauge;
 use self::committer::Committer;
+use self::dead_letter::DeadLetterBox;
 use self::delivery::Courier;
 use self::lane::{LaneContext, until};
 pub use self::offload::CpuWork;
@@ -271,14 +273,10 @@ impl Run<'_> {
     /// Completes a lane's report.
     async fn finish(&self, context: &LaneContext, status: LaneStatus, elapsed: Duration) -> LaneReport {
         let courier = &context.courier;
-        let uris = match tokio::time::timeout(courier.options.attempt_timeout, courier.exporter.finish()).await {
-            Ok(Ok(artifacts)) => artifacts.uris,
-            Ok(Err(error)) => {
-                tracing::warn!(lane = %courier.lane, %error, "the exporter could not say what it made");
-                Vec::new()
-            }
-            Err(_) => Vec::new(),
-        };
+        let mut uris = finish_exporter(courier).await;
+        if let Some(dead_letter) = &courier.dead_letter {
+            uris.extend(finish_exporter(&dead_letter.courier).await);
+        }
         let empty = LaneReport::new(&courier.lane, courier.exporter.kind());
         let mut report = std::mem::replace(&mut *courier.lock(), empty);
         let last = report.last_timestamp.filter(|_| !matches!(status, LaneStatus::Complete));
@@ -290,12 +288,30 @@ impl Run<'_> {
     }
 }
 
+/// What an exporter has made.
+async fn finish_exporter(courier: &Courier) -> Vec<String> {
+    match tokio::time::timeout(courier.options.attempt_timeout, courier.exporter.finish()).await {
+        Ok(Ok(artifacts)) => artifacts.uris,
+        Ok(Err(error)) => {
+            tracing::warn!(lane = %courier.lane, %error, "the exporter could not say what it made");
+            Vec::new()
+        }
+        Err(_) => Vec::new(),
+    }
+}
+
 /// What the deliveries of a lane need.
 fn courier(shipper: &LogShipper, lane: &Lane, number: usize, gauge: &Arc<Gauge>, stop: &CancellationToken) -> Courier {
     let mut options = lane.options.clone();
     let idempotency = lane.exporter.capabilities().idempotency;
     let limits = lane_limits(lane, idempotency);
     options.concurrency = options.concurrency.min(limits.concurrency_max.unwrap_or(usize::MAX)).max(1);
+    let dead_letter = lane.dead_letter.as_ref().map(|exporter| {
+        let mut lane = Lane::shared(format!("{}-dead-letter", lane.id), Arc::clone(exporter));
+        lane.options.retry = options.retry;
+        lane.options.attempt_timeout = options.attempt_timeout;
+        Box::new(DeadLetterBox { courier: courier(shipper, &lane, number, gauge, stop) })
+    });
     Courier {
         lane: Arc::from(lane.id.as_str()),
         exporter: Arc::clone(&lane.exporter),
@@ -303,6 +319,8 @@ fn courier(shipper: &LogShipper, lane: &Lane, number: usize, gauge: &Arc<Gauge>,
         limits,
         options,
         idempotency,
+        dead_letter,
+        clock: Arc::clone(&shipper.clock),
         cpu: shipper.cpu,
         gauge: Arc::clone(gauge),
         progress: shipper.progress.clone(),
@@ -316,19 +334,18 @@ fn courier(shipper: &LogShipper, lane: &Lane, number: usize, gauge: &Arc<Gauge>,
     }
 }
 
+/// As many as Kestra's log shipper sends.
+const CHUNK_RECORDS_DEFAULT: usize = 1000;
+
 /// A body larger than this gains nothing at any destination and costs memory.
 const CHUNK_BYTES_DEFAULT: usize = 10_000_000;
 
 /// The exporter's limits, narrowed by the lane's options.
 fn lane_limits(lane: &Lane, idempotency: Idempotency) -> Limits {
     let mut limits = lane.exporter.limits();
-    let records = lane.options.chunk;
-    limits.chunk_records_max = Some(limits.chunk_records_max.map_or(records, |max| max.min(records)));
-    let bytes = lane.options.chunk_bytes_max;
-    limits.chunk_bytes_max = match (limits.chunk_bytes_max, bytes) {
-        (Some(max), Some(bytes)) => Some(max.min(bytes)),
-        (max, bytes) => max.or(bytes).or(Some(CHUNK_BYTES_DEFAULT)),
-    };
+    let least = |max: Option<usize>, wanted: Option<usize>| max.into_iter().chain(wanted).min();
+    limits.chunk_records_max = least(limits.chunk_records_max, lane.options.chunk).or(Some(CHUNK_RECORDS_DEFAULT));
+    limits.chunk_bytes_max = least(limits.chunk_bytes_max, lane.options.chunk_bytes_max).or(Some(CHUNK_BYTES_DEFAULT));
     if idempotency == Idempotency::PerChunk {
         // A chunk that is known by where it begins begins in one place, and is alone under way.
         limits.one_partition = true;

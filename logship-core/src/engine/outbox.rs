@@ -7,15 +7,14 @@ use futures::future::BoxFuture;
 use futures::stream::{FuturesOrdered, FuturesUnordered};
 
 use super::Mode;
-use super::budget::Held;
 use super::committer::Changes;
-use super::delivery::{Delivered, Standing};
+use super::delivery::{Delivered, Parcel, Standing};
 use super::intake::Step;
 use super::lane::LaneContext;
 use super::late;
 use super::ledger::{Change, Ledger};
 use crate::progress::Progress;
-use crate::{Chunk, Cursor, Error, Idempotency, Partition};
+use crate::{Chunk, Cursor, Error, Idempotency, Partition, Rejection};
 
 /// Chunks that are packed ahead of the one being sent.
 const PACKED_AHEAD: usize = 1;
@@ -28,9 +27,9 @@ pub(crate) struct Outbox<'a> {
     lane: &'a LaneContext,
     ledgers: BTreeMap<Partition, Ledger>,
     /// Cut, not yet packed.
-    cuts: VecDeque<(u64, Chunk)>,
+    cuts: VecDeque<(u64, Parcel)>,
     pub(crate) packing: FuturesOrdered<BoxFuture<'a, Packed>>,
-    packed: VecDeque<(u64, Chunk, Option<Held>)>,
+    packed: VecDeque<(u64, Parcel)>,
     pub(crate) in_flight: FuturesUnordered<BoxFuture<'a, Delivered>>,
     /// Chunks that are cut and not durable.
     open_chunks: BTreeMap<u64, OpenChunk>,
@@ -43,7 +42,7 @@ pub(crate) struct Outbox<'a> {
     blocked: bool,
 }
 
-pub(crate) type Packed = (u64, Result<(Chunk, Option<Held>), Error>);
+pub(crate) type Packed = (u64, Result<Parcel, Error>);
 
 #[derive(Debug)]
 struct OpenChunk {
@@ -124,13 +123,13 @@ impl<'a> Outbox<'a> {
                     self.ledgers.entry(partition.clone()).or_default().skip(change);
                     skipped.insert(partition);
                 }
-                Step::Chunk { chunk, late, changes } => self.open(chunk, late, changes),
+                Step::Chunk { chunk, late, refused, changes } => self.open(chunk, late, refused, changes),
             }
         }
         self.advance(skipped);
     }
 
-    fn open(&mut self, chunk: Chunk, late: bool, changes: Vec<(Partition, Change)>) {
+    fn open(&mut self, chunk: Chunk, late: bool, refused: Vec<Rejection>, changes: Vec<(Partition, Change)>) {
         let number = self.next_chunk;
         self.next_chunk += 1;
         let partitions: Vec<Partition> = changes.iter().map(|(partition, _)| partition.clone()).collect();
@@ -141,23 +140,23 @@ impl<'a> Outbox<'a> {
         let stage = Stage::Waiting;
         let finished = BTreeMap::new();
         self.open_chunks.insert(number, OpenChunk { partitions, partitions_left, late, records, stage, finished });
-        self.cuts.push_back((number, chunk));
+        self.cuts.push_back((number, Parcel { chunk, refused, held: None }));
     }
 
     /// Packs ahead of what is being sent.
     pub(crate) fn pack(&mut self) {
         while self.packing.len() + self.packed.len() <= PACKED_AHEAD {
-            let Some((number, chunk)) = self.cuts.pop_front() else { return };
+            let Some((number, parcel)) = self.cuts.pop_front() else { return };
             let courier = &self.lane.courier;
-            self.packing.push_back(Box::pin(async move { (number, courier.pack(chunk).await) }));
+            self.packing.push_back(Box::pin(async move { (number, courier.pack(parcel).await) }));
         }
     }
 
     /// Takes a packed chunk. An error is why the lane cannot go on.
     pub(crate) fn was_packed(&mut self, (number, result): Packed) -> Result<(), Error> {
         match result {
-            Ok((chunk, held)) => {
-                self.packed.push_back((number, chunk, held));
+            Ok(parcel) => {
+                self.packed.push_back((number, parcel));
                 Ok(())
             }
             Err(error) => {
@@ -190,11 +189,11 @@ impl<'a> Outbox<'a> {
             if unsettled >= self.window() || (by_chunk && !self.committing.is_empty()) {
                 return;
             }
-            let Some((number, chunk, held)) = self.packed.pop_front() else { return };
+            let Some((number, parcel)) = self.packed.pop_front() else { return };
             if let Some(open) = self.open_chunks.get_mut(&number) {
                 open.stage = Stage::InFlight;
             }
-            self.in_flight.push(Box::pin(courier.deliver(number, chunk, held)));
+            self.in_flight.push(Box::pin(courier.deliver(number, parcel)));
         }
     }
 

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use logship_core::{
-    Advice, ArrivalOrder, Begins, Capabilities, Certainty, Chunk, Cursor, Encoding, Error, ErrorKind, Exporter,
-    Idempotency, Lease, Limits, LogRecord, OffsetKey, OffsetStore, Offsets, OffsetsDelta, Outcome, Page, PageEnd,
-    PageLimits, Partition, Query, RecordId, Source, Start, Timestamp, Unencodable, Value,
+    Advice, ArrivalOrder, Begins, Capabilities, Certainty, Chunk, Cursor, DeadLetter, Encoding, Error, ErrorKind,
+    Exporter, Idempotency, Lease, Limits, LogRecord, OffsetKey, OffsetStore, Offsets, OffsetsDelta, Outcome, Page,
+    PageEnd, PageLimits, Partition, Query, RecordId, Source, Start, Timestamp, Unencodable, Value,
 };
 use tokio::time::Instant;
 
@@ -117,6 +117,8 @@ pub(crate) struct SimExporter {
     pub(crate) encodes: bool,
     /// Refuses poison, record by record.
     pub(crate) refuses: bool,
+    /// What is refused goes to a dead letter, which is what counts then.
+    pub(crate) has_dead_letter: bool,
     /// More records than this in a request are too large.
     pub(crate) too_large: usize,
 }
@@ -241,7 +243,9 @@ impl SimExporter {
         for (index, record) in chunk.records().enumerate() {
             let (partition, number) = (record.id.partition().as_str(), record.id.position().as_number());
             if self.refuses && record.attribute("poison").is_some() {
-                destination.refused.insert((partition.to_owned(), number));
+                if !self.has_dead_letter {
+                    destination.refused.insert((partition.to_owned(), number));
+                }
                 outcome.rejected(index, "400", "poison");
                 state.coverage.insert("a record was refused");
                 continue;
@@ -260,6 +264,59 @@ impl SimExporter {
             }
         }
         outcome.build()
+    }
+}
+
+/// The dead letter of a lane.
+#[derive(Clone, Debug)]
+pub(crate) struct SimDeadLetter {
+    pub(crate) world: World,
+    pub(crate) generation: u64,
+    pub(crate) lane: String,
+}
+
+#[async_trait]
+impl Exporter for SimDeadLetter {
+    fn kind(&self) -> &'static str {
+        "sim dead letter"
+    }
+
+    fn limits(&self) -> Limits {
+        Limits::none().chunk_records_max(2)
+    }
+
+    async fn export(&self, chunk: &Chunk) -> Result<Outcome, Error> {
+        self.world.step(self.generation).await;
+        if chunk.len() > 2 {
+            self.world.violation(format!("the dead letter of {} got a chunk beyond its limits", self.lane));
+        }
+        if self.world.fault() {
+            self.world.cover("a dead letter was not taken at once");
+            return Err(Error::new(ErrorKind::Unavailable, "sim dead letter", "away"));
+        }
+        let lines: Vec<u8> = chunk.records().filter_map(|record| record.body.as_str()).flat_map(str::bytes).collect();
+        let text = String::from_utf8_lossy(&lines).replace("}{", "}\n{");
+        let letters = DeadLetter::read_lines(text.as_bytes())?;
+        if letters.len() != chunk.len() {
+            self.world.violation(format!("the dead letter of {} got something else than letters", self.lane));
+        }
+        for letter in letters {
+            let (partition, number) = (letter.record.id.partition().as_str(), letter.record.id.position().as_number());
+            if self.world.wanted_text(partition, number).as_deref() != letter.record.body.as_str() {
+                self.world.violation(format!("P10: the letter of row {number} of {} says something else", self.lane));
+            }
+            self.world.cover(if letter.attempts == 0 {
+                "a giant went to the dead letter"
+            } else {
+                "a dead letter was taken"
+            });
+            let state = &mut *self.world.lock();
+            if let Some(destination) = state.destinations.get_mut(&self.lane) {
+                destination.refused.insert((partition.to_owned(), number));
+            }
+        }
+        self.world.step(self.generation).await;
+        Ok(Outcome::all_accepted(chunk.len()))
     }
 }
 

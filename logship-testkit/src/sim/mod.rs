@@ -20,7 +20,7 @@ use logship_core::{
     RetryPolicy, RunReport,
 };
 
-use self::actors::{SimExporter, SimSource, SimStore};
+use self::actors::{SimDeadLetter, SimExporter, SimSource, SimStore};
 use self::world::Arrival;
 pub use self::world::World;
 
@@ -44,6 +44,8 @@ struct Plan {
     chunk_bytes_max: usize,
     encodes: bool,
     refuses: bool,
+    /// What is refused goes to a dead letter; records larger than a kilobyte are, before they are sent.
+    dead_letter: bool,
     too_large: usize,
 }
 
@@ -63,6 +65,8 @@ enum Ending {
 }
 
 const BUDGET: usize = 5 * 64 * 1024;
+/// Records are smaller, or larger than this by far.
+const GIANT: usize = 2_000;
 const GRACE: Duration = Duration::from_secs(5);
 const LEASE: Duration = Duration::from_secs(30);
 
@@ -103,6 +107,7 @@ fn plan(world: &World) -> Vec<Plan> {
         chunk_bytes_max: 4_000 + world.pick(20_000) as usize,
         encodes: world.pick(2) == 0,
         refuses: world.pick(2) == 0,
+        dead_letter: world.pick(2) == 0,
         too_large: if world.pick(3) == 0 { world.pick(30) as usize + 1 } else { usize::MAX },
     };
     vec![
@@ -133,26 +138,33 @@ fn shipper(world: &World, plans: &[Plan], seed: u64) -> Result<LogShipper, Error
         .seed(seed)
         .cpu_work(CpuWork::Inline);
     for plan in plans {
+        let mut limits = Limits::none().chunk_records_max(plan.chunk).chunk_bytes_max(plan.chunk_bytes_max);
+        if plan.dead_letter {
+            limits = limits.record_bytes_max(GIANT);
+        }
         let exporter = SimExporter {
             world: world.clone(),
             generation,
             lane: plan.id.to_owned(),
             idempotency: plan.idempotency,
-            limits: Limits::none().chunk_records_max(plan.chunk).chunk_bytes_max(plan.chunk_bytes_max),
+            limits,
             encodes: plan.encodes,
             refuses: plan.refuses,
+            has_dead_letter: plan.dead_letter,
             too_large: plan.too_large,
         };
         let mut retry = RetryPolicy::default();
         retry.attempts_max = 4;
         retry.delay_max = Duration::from_secs(3);
-        builder = builder.lane(
-            Lane::new(plan.id, exporter)
-                .concurrency(plan.concurrency)
-                .on_reject(OnReject::Drop)
-                .attempt_timeout(Duration::from_secs(2))
-                .retry(retry),
-        );
+        let lane = Lane::new(plan.id, exporter)
+            .concurrency(plan.concurrency)
+            .on_reject(OnReject::Drop)
+            .attempt_timeout(Duration::from_secs(2))
+            .retry(retry);
+        builder = builder.lane(match plan.dead_letter {
+            true => lane.dead_letter(SimDeadLetter { world: world.clone(), generation, lane: plan.id.to_owned() }),
+            false => lane,
+        });
     }
     builder.build()
 }
@@ -344,7 +356,8 @@ fn unmet(world: &World, plan: &Plan) -> Vec<String> {
     for (partition, rows) in &state.rows {
         for row in rows {
             let key = (partition.clone(), row.number);
-            let refused = plan.refuses && row.poison;
+            let giant = plan.dead_letter && row.text.len() > GIANT;
+            let refused = (plan.refuses && row.poison) || giant;
             match (row.wanted && !refused, destination.copies.contains_key(&key)) {
                 (true, false) => violations.push(format!("P1: {} never got row {key:?}", plan.id)),
                 (false, true) => violations.push(format!("{} got row {key:?}, which is not for it", plan.id)),
