@@ -86,6 +86,10 @@ impl Reader {
 
     /// The page behind `start`, for the lane of this number.
     pub(crate) async fn page(&self, lane: usize, partition: &Partition, start: &Start) -> Result<Taken, Error> {
+        if self.shared.retained.load(Ordering::Relaxed) > self.shared.options.retained_max / 2 {
+            // Whoever could take the kept pages now does so, before this read drives them out.
+            tokio::task::yield_now().await;
+        }
         let read = {
             let mut windows = self.shared.lock();
             let window = windows.entry(partition.clone()).or_default();
