@@ -47,6 +47,12 @@ pub struct ShipperConfig {
     /// there is.
     #[serde(default = "default_lookback_secs")]
     pub lookback_secs: u64,
+    /// How many seconds a record waits, so that earlier ones can still appear before it. Default 0.
+    #[serde(default)]
+    pub settle_secs: u64,
+    /// How many seconds late a record may appear and be shipped all the same. Default 300.
+    #[serde(default = "default_overlap_secs")]
+    pub overlap_secs: u64,
     /// The most bytes of records and bodies held at a time. Default 64 MiB.
     #[serde(default = "default_byte_budget")]
     pub byte_budget: usize,
@@ -60,6 +66,10 @@ fn default_offset_key() -> String {
 
 fn default_lookback_secs() -> u64 {
     24 * 60 * 60
+}
+
+fn default_overlap_secs() -> u64 {
+    5 * 60
 }
 
 fn default_byte_budget() -> usize {
@@ -114,6 +124,8 @@ impl ShipperConfig {
             .offset_key(self.offset_key)
             .query(self.query)
             .lookback(lookback)
+            .settle(Duration::from_secs(self.settle_secs))
+            .overlap(Duration::from_secs(self.overlap_secs))
             .byte_budget(self.byte_budget);
         for entry in self.exporters {
             let exporter = registry

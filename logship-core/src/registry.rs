@@ -41,16 +41,31 @@ impl Default for BuildContext {
 }
 
 /// Reads fields into a configuration struct. The error names the field, also inside lists and maps, and what is wrong
-/// with it: unknown, missing, or of the wrong type.
+/// with it: unknown, missing, or of the wrong type. It does not quote the value, which may be a secret in the wrong
+/// place.
 pub fn read_fields<C: DeserializeOwned>(fields: Fields) -> Result<C, Error> {
     serde_path_to_error::deserialize(serde_json::Value::Object(fields)).map_err(|error| {
         let path = error.path().to_string();
-        let message = error.into_inner().to_string();
+        let message = without_value(&error.into_inner().to_string());
         match path.as_str() {
             "." => Error::new(crate::ErrorKind::Config, "read configuration", message),
             path => Error::config(path, message),
         }
     })
+}
+
+/// What serde says of a wrong value, without the value: `invalid type: string, expected u16`.
+fn without_value(message: &str) -> String {
+    let quotes = ["unknown variant", "invalid type", "invalid value"].iter().any(|what| message.starts_with(what));
+    // What is expected comes last, and is ours.
+    match (quotes, message.rsplit_once(", expected ")) {
+        (true, Some((found, expected))) => {
+            let kind = found.find(['"', '`']).map_or(found, |quote| &found[..quote]).trim_end();
+            format!("{kind}, expected {expected}")
+        }
+        (true, None) => message.split(['"', '`']).next().unwrap_or_default().trim_end().to_owned(),
+        (false, _) => message.to_owned(),
+    }
 }
 
 type Build<T> = Arc<dyn Fn(Fields, &BuildContext) -> Result<Arc<T>, Error> + Send + Sync>;
@@ -181,6 +196,26 @@ mod tests {
         assert!(error_of(r#"{"hosts": [1, "x"]}"#).contains("field: hosts[1]"));
         assert!(error_of(r#"{"hosts": [], "indx": ""}"#).contains("unknown field `indx`"));
         assert!(error_of("{}").contains("missing field `hosts`"));
+    }
+
+    #[test]
+    fn p12_a_wrong_value_is_not_quoted() {
+        for json in [
+            r#"{"hosts": ["hunter2"]}"#,
+            r#"{"hosts": "hunter2, expected `hunter2"}"#,
+            r#"{"hosts": [], "index": {"hunter2": 1}}"#,
+        ] {
+            let error = error_of(json);
+            assert!(!error.contains("hunter2") && error.contains("invalid type"), "{error}");
+        }
+        assert_eq!(
+            without_value("unknown variant `hunter2`, expected `a` or `b`"),
+            "unknown variant, expected `a` or `b`"
+        );
+        assert_eq!(
+            without_value("invalid value: integer `99`, expected 1 to 24"),
+            "invalid value: integer, expected 1 to 24"
+        );
     }
 
     #[test]
