@@ -41,6 +41,8 @@ pub struct LaneOptions {
     /// After so many refused records without an accepted one between them the lane stops, for then it is not the
     /// records that are wrong. Default 1000.
     pub rejected_in_a_row_max: u64,
+    /// The most records in a second, on average. Default as many as the destination takes.
+    pub records_per_second_max: Option<u32>,
     /// How failed attempts are repeated.
     pub retry: RetryPolicy,
     /// How long one attempt may take. After that its outcome is unknown, and it is repeated. Default 60 s.
@@ -58,6 +60,7 @@ impl Default for LaneOptions {
             filter: Query::all(),
             on_reject: OnReject::Stop,
             rejected_in_a_row_max: 1000,
+            records_per_second_max: None,
             retry: RetryPolicy::default(),
             attempt_timeout: Duration::from_secs(60),
         }
@@ -191,6 +194,13 @@ impl Lane {
         self
     }
 
+    /// With at most so many records in a second, on average.
+    #[must_use]
+    pub fn records_per_second_max(mut self, records: u32) -> Self {
+        self.options.records_per_second_max = Some(records);
+        self
+    }
+
     /// With this way to repeat failed attempts.
     #[must_use]
     pub fn retry(mut self, retry: RetryPolicy) -> Self {
@@ -230,10 +240,11 @@ impl Lane {
             let message = "`dead_letter` goes with a dead letter, and a dead letter with `dead_letter`";
             return Err(Error::config("on_reject", message).with("exporter", &self.id));
         }
-        let positive: [(&str, u128); 5] = [
+        let positive: [(&str, u128); 6] = [
             ("chunk", self.options.chunk.unwrap_or(1) as u128),
             ("concurrency", self.options.concurrency as u128),
             ("rejected_in_a_row_max", self.options.rejected_in_a_row_max.into()),
+            ("records_per_second_max", self.options.records_per_second_max.unwrap_or(1).into()),
             ("retry.attempts_max", self.options.retry.attempts_max.into()),
             ("attempt_timeout_ms", self.options.attempt_timeout.as_millis()),
         ];

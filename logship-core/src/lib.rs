@@ -27,6 +27,7 @@ mod progress;
 mod query;
 mod record;
 mod registry;
+mod rehearsal;
 mod report;
 mod secret;
 mod severity;

@@ -84,6 +84,12 @@ impl Page {
         self.bytes
     }
 
+    /// Leaves out the records that are not wanted after all.
+    pub(crate) fn keep(&mut self, is_wanted: impl Fn(&LogRecord) -> bool) {
+        self.records.retain(is_wanted);
+        self.bytes = self.records.iter().map(LogRecord::size).sum();
+    }
+
     /// Counts the page by `gauge` from now on.
     pub(crate) fn charge(&mut self, gauge: &Arc<Gauge>) {
         self.held = Some(gauge.hold(self.bytes));

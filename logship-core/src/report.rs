@@ -98,6 +98,8 @@ pub struct LaneReport {
     pub attempts: u64,
     /// Requests made again after a failure, and records sent again after a partial one.
     pub retries: u64,
+    /// How often attempts failed one after another until the lane sent one request at a time.
+    pub circuit_opened: u64,
     /// Bytes of the delivered bodies before packing.
     pub bytes: u64,
     /// Bytes of all bodies sent, failed attempts included.
@@ -149,6 +151,7 @@ impl LaneReport {
             chunks: 0,
             attempts: 0,
             retries: 0,
+            circuit_opened: 0,
             bytes: 0,
             wire_bytes: 0,
             rejected_by_code: BTreeMap::new(),

@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 use crate::engine::budget::Shares;
 use crate::engine::{self, CpuWork, Mode};
 use crate::progress::{Progress, ProgressSender};
-use crate::{Clock, Error, ErrorKind, Lane, OffsetKey, OffsetStore, Query, RunReport, Source, SystemClock};
+use crate::rehearsal;
+use crate::{Clock, Error, ErrorKind, Lane, OffsetKey, OffsetStore, Query, RunReport, Source, SystemClock, Timestamp};
 
 /// Reads a source from the last offset, once, and gives each lane what is new to it.
 ///
@@ -40,13 +41,14 @@ use crate::{Clock, Error, ErrorKind, Lane, OffsetKey, OffsetStore, Query, RunRep
 /// A run that is dropped stops at once: what was under way is in doubt and is sent again by the next run, as after a
 /// crash. [`LogShipper::run_once_until`] and [`LogShipper::run`] stop gracefully when their token is cancelled: no new
 /// chunks, time for those under way, a last commit, a report.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct LogShipper {
     pub(crate) source: Arc<dyn Source>,
     pub(crate) store: Arc<dyn OffsetStore>,
     pub(crate) offset_key: OffsetKey,
     pub(crate) query: Query,
-    pub(crate) lookback: Option<Duration>,
+    pub(crate) begin: Begin,
+    pub(crate) until: Option<Timestamp>,
     pub(crate) settle: Duration,
     pub(crate) overlap: Duration,
     pub(crate) lanes: Vec<Lane>,
@@ -102,6 +104,72 @@ impl LogShipper {
         engine::run(self, Mode::Continuous, stop).await
     }
 
+    /// What [`run_once`](LogShipper::run_once) would do now, without doing it: the source is read and chunks are made,
+    /// but nothing is sent, no offset moves, and no lease is taken. In the report of the plan, `accepted` is what would
+    /// be sent, `chunks` in how many requests at least, `bytes` their size, and `rejected` what the destinations' own
+    /// limits would refuse.
+    ///
+    /// # Errors
+    /// When the source or the offset store cannot be read.
+    pub async fn plan(&self) -> Result<RunReport, Error> {
+        let store = rehearsal::Offsets::new(self.store.load(&self.offset_key).await?);
+        let mut plan = LogShipper { store: Arc::new(store), progress: ProgressSender::new(), ..self.clone() };
+        for lane in &mut plan.lanes {
+            lane.exporter = Arc::new(rehearsal::Destination::of(&lane.exporter));
+            if let Some(exporter) = &mut lane.dead_letter {
+                *exporter = Arc::new(rehearsal::Destination::of(exporter));
+            }
+        }
+        engine::run(&plan, Mode::Once, CancellationToken::new()).await
+    }
+
+    /// Ships a range of time again, from and including `from` up to `to`, to one lane: for a destination that is new,
+    /// or has lost something. The lane's own offset stays where it is, and its runs may go on at the same time.
+    ///
+    /// A backfill has an offset of its own, under the offset key with `.backfill` behind it: one that was stopped goes
+    /// on where it was when it is begun again, and one that is complete ships nothing more. Chunks go one at a time.
+    /// A destination that cannot tell a repeat gets what it had before once more.
+    ///
+    /// # Errors
+    /// As [`LogShipper::run_once`]; [`ErrorKind::Config`] when there is no such lane, or the range is empty or does
+    /// not lie in the past.
+    pub async fn backfill(&self, lane: &str, from: Timestamp, to: Timestamp) -> Result<RunReport, Error> {
+        self.backfill_until(lane, from, to, CancellationToken::new()).await
+    }
+
+    /// As [`backfill`](LogShipper::backfill), or stops gracefully when the token is cancelled.
+    ///
+    /// # Errors
+    /// As [`LogShipper::backfill`].
+    pub async fn backfill_until(
+        &self,
+        lane: &str,
+        from: Timestamp,
+        to: Timestamp,
+        stop: CancellationToken,
+    ) -> Result<RunReport, Error> {
+        let Some(lane) = self.lanes.iter().find(|known| known.id == lane) else {
+            let ids: Vec<&str> = self.lanes.iter().map(Lane::id).collect();
+            return Err(Error::config("lane", format!("there is no lane `{lane}`; there are: {}", ids.join(", "))));
+        };
+        if from >= to || to > self.clock.now() {
+            return Err(Error::config("range", format!("from {from} to {to} is no range of the past")));
+        }
+        let mut lane = lane.clone();
+        // An id of its own, so that an object of the backfill never takes the name of one of the lane's.
+        lane.id = format!("{}-backfill-{}-{}", lane.id, from.as_millis(), to.as_millis());
+        lane.options.concurrency = 1;
+        let backfill = LogShipper {
+            offset_key: OffsetKey::new(format!("{}.backfill", self.offset_key))?,
+            lanes: vec![lane],
+            begin: Begin::At(from),
+            until: Some(to),
+            progress: ProgressSender::new(),
+            ..self.clone()
+        };
+        engine::run(&backfill, Mode::Once, stop).await
+    }
+
     /// What runs of this shipper are doing, from now on. Listening slows nothing down; who listens too slowly misses
     /// the oldest.
     pub fn progress(&self) -> impl Stream<Item = Progress> + Send + Unpin + 'static + use<> {
@@ -134,6 +202,24 @@ impl LogShipper {
     }
 }
 
+/// Where a lane begins that has no offset yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Begin {
+    Earliest,
+    Lookback(Duration),
+    At(Timestamp),
+}
+
+impl Begin {
+    pub(crate) fn since(self, now: Timestamp) -> Option<Timestamp> {
+        match self {
+            Begin::Earliest => None,
+            Begin::Lookback(lookback) => Some(now.saturating_sub(lookback)),
+            Begin::At(time) => Some(time),
+        }
+    }
+}
+
 /// Builds a [`LogShipper`].
 #[derive(Debug)]
 pub struct LogShipperBuilder {
@@ -141,7 +227,8 @@ pub struct LogShipperBuilder {
     store: Option<Arc<dyn OffsetStore>>,
     offset_key: String,
     query: Query,
-    lookback: Option<Duration>,
+    begin: Begin,
+    until: Option<Timestamp>,
     settle: Duration,
     overlap: Duration,
     lanes: Vec<Lane>,
@@ -165,7 +252,8 @@ impl LogShipperBuilder {
             store: None,
             offset_key: "LogShipper-state".to_owned(),
             query: Query::all(),
-            lookback: Some(Duration::from_secs(24 * 60 * 60)),
+            begin: Begin::Lookback(Duration::from_secs(24 * 60 * 60)),
+            until: None,
             settle: Duration::ZERO,
             overlap: Duration::from_secs(5 * 60),
             lanes: Vec::new(),
@@ -214,7 +302,21 @@ impl LogShipperBuilder {
     /// Where that is gets fixed at the lane's first run, also when that run delivers nothing.
     #[must_use]
     pub fn lookback(mut self, lookback: impl Into<Option<Duration>>) -> Self {
-        self.lookback = lookback.into();
+        self.begin = lookback.into().map_or(Begin::Earliest, Begin::Lookback);
+        self
+    }
+
+    /// At which time a lane begins that has no offset yet, instead of a time before now.
+    #[must_use]
+    pub fn since(mut self, time: Timestamp) -> Self {
+        self.begin = Begin::At(time);
+        self
+    }
+
+    /// Ships only records before this time. Default all.
+    #[must_use]
+    pub fn until(mut self, time: Timestamp) -> Self {
+        self.until = Some(time);
         self
     }
 
@@ -370,7 +472,8 @@ impl LogShipperBuilder {
             store,
             offset_key: OffsetKey::new(self.offset_key)?,
             query: self.query,
-            lookback: self.lookback,
+            begin: self.begin,
+            until: self.until,
             settle: self.settle,
             overlap: self.overlap,
             lanes: self.lanes,

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::budget::{Gauge, Held};
+use super::circuit::Circuit;
 use super::dead_letter::DeadLetterBox;
 use super::offload::CpuWork;
 use crate::outcome::Fate;
@@ -39,6 +40,9 @@ pub(crate) struct Courier {
     pub(crate) rng: Mutex<fastrand::Rng>,
     /// No attempt of this lane begins before, because the destination asked for time.
     pub(crate) not_before: Mutex<Option<Instant>>,
+    /// When the next chunk may go at the lane's pace.
+    pub(crate) paced_until: Mutex<Option<Instant>>,
+    pub(crate) circuit: Circuit,
 }
 
 /// A chunk on its way.
@@ -163,6 +167,8 @@ impl Courier {
             let error = Error::new(ErrorKind::TooLarge, "pack", "larger after packing than the destination takes");
             return self.split(part, error, standing).await;
         }
+        self.keep_pace(part.chunk.len()).await?;
+        let probe = self.circuit.enter().await;
         self.wait_for_turn().await?;
         part.chunk.attempt += 1;
         {
@@ -185,6 +191,17 @@ impl Courier {
                 Err(Error::new(ErrorKind::Timeout, "export", message))
             }
         };
+        let worked =
+            matches!(&answer, Ok(outcome) if outcome.accepted_count() > 0 || outcome.rejected().next().is_some());
+        if self.circuit.book(worked) {
+            tracing::warn!(lane = %self.lane, "attempts fail one after another; from now on one is made at a time");
+            self.lock().circuit_opened += 1;
+        }
+        // Whoever waits goes after the wait that this attempt asks for.
+        if !worked && probe.is_some() {
+            self.hold_back(self.options.retry.delay_initial);
+        }
+        drop(probe);
         match answer {
             Ok(outcome) if outcome.len() == part.chunk.len() => self.settle(part, &outcome, standing).await,
             Ok(outcome) => {
@@ -334,19 +351,42 @@ impl Courier {
         *not_before = Some(not_before.map_or(until, |other| other.max(until)));
     }
 
+    /// Waits until so many records may go at the lane's pace.
+    async fn keep_pace(&self, records: usize) -> Result<(), Error> {
+        let Some(pace) = self.options.records_per_second_max else { return Ok(()) };
+        let turn = {
+            let mut paced_until = self.paced_until.lock().unwrap_or_else(PoisonError::into_inner);
+            let turn = paced_until.unwrap_or_else(Instant::now).max(Instant::now());
+            *paced_until = Some(turn + Duration::from_secs_f64(records as f64 / f64::from(pace)));
+            turn
+        };
+        self.wait_until(turn).await
+    }
+
     async fn wait_for_turn(&self) -> Result<(), Error> {
-        let stopped = || Error::new(ErrorKind::Cancelled, "export", "the run is stopping");
         loop {
-            if self.stop.is_cancelled() {
-                return Err(stopped());
-            }
             let until = *self.not_before.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some(until) = until.filter(|until| *until > Instant::now()) else { return Ok(()) };
-            tokio::select! {
-                biased;
-                () = self.stop.cancelled() => return Err(stopped()),
-                () = tokio::time::sleep_until(until) => {}
+            let until = until.filter(|until| *until > Instant::now());
+            self.wait_until(until.unwrap_or_else(Instant::now)).await?;
+            if until.is_none() {
+                return Ok(());
             }
+        }
+    }
+
+    /// Waits, unless the run is stopping.
+    async fn wait_until(&self, instant: Instant) -> Result<(), Error> {
+        let stopped = || Error::new(ErrorKind::Cancelled, "export", "the run is stopping");
+        if self.stop.is_cancelled() {
+            return Err(stopped());
+        }
+        if instant <= Instant::now() {
+            return Ok(());
+        }
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => Err(stopped()),
+            () = tokio::time::sleep_until(instant) => Ok(()),
         }
     }
 

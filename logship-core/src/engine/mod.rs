@@ -2,6 +2,7 @@
 
 pub(crate) mod budget;
 mod chunker;
+mod circuit;
 mod committer;
 mod dead_letter;
 mod delivery;
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use self::budget::Gauge;
+use self::circuit::Circuit;
 use self::committer::Committer;
 use self::dead_letter::DeadLetterBox;
 use self::delivery::Courier;
@@ -118,6 +120,7 @@ impl Run<'_> {
                 limits: PageLimits { records_max: shipper.page_records, bytes_max: shares.page, until: None },
                 retained_max: shares.retained,
                 settle: shipper.settle,
+                until: shipper.until,
                 clock: Arc::clone(&shipper.clock),
             },
             Arc::clone(&gauge),
@@ -213,7 +216,7 @@ impl Run<'_> {
             let fingerprint = shipper.fingerprint(lane);
             match offsets.lanes.get(&lane.id) {
                 None => {
-                    let since = shipper.lookback.map(|lookback| shipper.clock.now().saturating_sub(lookback));
+                    let since = shipper.begin.since(shipper.clock.now());
                     let change = LaneDelta { fingerprint: Some(fingerprint), since, ..LaneDelta::default() };
                     delta.lanes.insert(lane.id.clone(), change);
                 }
@@ -331,6 +334,8 @@ fn courier(shipper: &LogShipper, lane: &Lane, number: usize, gauge: &Arc<Gauge>,
             None => fastrand::Rng::new(),
         }),
         not_before: Mutex::new(None),
+        paced_until: Mutex::new(None),
+        circuit: Circuit::default(),
     }
 }
 

@@ -38,6 +38,8 @@ pub(crate) struct ReaderOptions {
     pub(crate) retained_max: usize,
     /// Where records may appear late, those of the last so much time wait.
     pub(crate) settle: Duration,
+    /// Records of this time or later are not shipped.
+    pub(crate) until: Option<Timestamp>,
     pub(crate) clock: Arc<dyn Clock>,
 }
 
@@ -151,6 +153,9 @@ impl Inner {
         let limits = PageLimits { until, ..self.options.limits };
         let mut page = self.source.read(&partition, &start, &self.options.query, limits).await?;
         self.verify(&page, &start, until)?;
+        if let (ArrivalOrder::Total, Some(until)) = (self.source.arrival_order(), self.options.until) {
+            page.keep(|record| record.timestamp < until);
+        }
         page.read_at = read_at;
         self.reads.fetch_add(1, Ordering::Relaxed);
         self.records.fetch_add(page.records().len() as u64, Ordering::Relaxed);
@@ -182,7 +187,7 @@ impl Inner {
         };
         // A record of this very moment has happened.
         let settled = now.saturating_sub(self.options.settle).saturating_add(Duration::from_nanos(1));
-        Ok(horizon.map_or(settled, |horizon| horizon.min(settled)))
+        Ok([horizon, self.options.until].into_iter().flatten().fold(settled, Timestamp::min))
     }
 
     /// Whether some lane has not come to the end of a page. The lane that reads it has not, either.
