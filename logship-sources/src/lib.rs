@@ -1,5 +1,7 @@
 //! The sources of [logship](https://docs.rs/logship), one module a source, each behind a Cargo feature of its name.
 
+#[cfg(feature = "jsonl")]
+pub mod jsonl;
 #[cfg(feature = "memory")]
 pub mod memory;
 #[cfg(feature = "sqlite")]
@@ -9,6 +11,8 @@ use logship_core::Registry;
 
 /// Adds every source that is compiled in and can be configured, under the name of its feature.
 pub fn register(registry: &mut Registry) {
+    #[cfg(feature = "jsonl")]
+    jsonl::register(registry);
     #[cfg(feature = "sqlite")]
     sqlite::register(registry);
     // Without a source that can be configured there is nothing to add to it.

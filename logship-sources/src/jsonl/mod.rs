@@ -1,0 +1,341 @@
+//! Records in files of JSON lines.
+//!
+//! A file is a partition, known by its path; a position in it is the byte behind a line. Only whole lines are read: what
+//! stands behind the last line feed waits. Files may grow, and files may appear, while a run lasts. A file that is
+//! renamed is a new file, and one that is written anew under its old name is refused as soon as that shows (it is
+//! shorter than what was read, or no line ends where one did): rotate by making new files, not by renaming old ones.
+//!
+//! What is not an object of JSON is shipped all the same: the line is the body, and `logship.parse_error` says why.
+
+mod fields;
+mod parse;
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use logship_core::{
+    Cursor, Error, ErrorKind, LogRecord, Page, PageEnd, PageLimits, Partition, Query, RecordId, Registry, Source,
+    Start, Text, async_trait, read_fields,
+};
+use serde::Deserialize;
+
+pub use self::fields::JsonlFields;
+use self::parse::Parser;
+
+/// What a configuration says of a [`JsonlSource`].
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JsonlConfig {
+    /// The files: a path, a folder of which every file is read whose name ends in `.json`, `.jsonl` or `.ndjson`, or a
+    /// path with one `*` in the file's name.
+    pub paths: Vec<PathBuf>,
+    /// Which fields of a line are the record's own. Default: the usual names.
+    #[serde(default)]
+    pub fields: JsonlFields,
+}
+
+/// Reads files of JSON lines.
+///
+/// ```
+/// use logship_sources::jsonl::{JsonlConfig, JsonlFields, JsonlSource};
+///
+/// let config = JsonlConfig { paths: vec!["logs/*.jsonl".into()], fields: JsonlFields::default() };
+/// let source = JsonlSource::new(config)?;
+/// # let _ = source;
+/// # Ok::<(), logship_core::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct JsonlSource {
+    config: Arc<JsonlConfig>,
+}
+
+/// The most bytes of one line. Of a longer one the beginning is shipped, with its length in `logship.truncated`.
+pub const LINE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// How much of a longer line is shipped.
+const TRUNCATED_BYTES: usize = 1024 * 1024;
+
+/// The bytes of a first look, by the records asked for.
+const LINE_BYTES_GUESS: usize = 512;
+
+pub(crate) fn register(registry: &mut Registry) {
+    registry.add_source("jsonl", |fields, _| JsonlSource::new(read_fields(fields)?));
+}
+
+impl JsonlSource {
+    /// Reads these files. Nothing is opened before the first use.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] for a pattern that has its `*` elsewhere than once in the file's name.
+    pub fn new(config: JsonlConfig) -> Result<Self, Error> {
+        if config.paths.is_empty() {
+            return Err(Error::config("paths", "at least one file, folder or pattern is required"));
+        }
+        for path in &config.paths {
+            let stars = path.to_string_lossy().matches('*').count();
+            let in_name = path.file_name().map_or(0, |name| name.to_string_lossy().matches('*').count());
+            if stars > 1 || stars != in_name {
+                let message = format!("{}: one `*` is allowed, in the file's name", path.display());
+                return Err(Error::config("paths", message));
+            }
+        }
+        Ok(JsonlSource { config: Arc::new(config) })
+    }
+
+    /// The files there are now, in the order of their names.
+    fn files(&self) -> Result<Vec<PathBuf>, Error> {
+        let mut files = Vec::new();
+        for path in &self.config.paths {
+            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            if let Some((begin, end)) = name.split_once('*') {
+                let is_match = |name: &str| {
+                    name.len() >= begin.len() + end.len() && name.starts_with(begin) && name.ends_with(end)
+                };
+                files.extend(files_in(path.parent().unwrap_or(Path::new("")), is_match)?);
+            } else if path.is_dir() {
+                let is_json = |name: &str| [".json", ".jsonl", ".ndjson"].iter().any(|end| name.ends_with(end));
+                files.extend(files_in(path, is_json)?);
+            } else {
+                files.push(path.clone());
+            }
+        }
+        files.sort();
+        files.dedup();
+        Ok(files)
+    }
+
+    fn page(&self, partition: &Partition, start: &Start, query: &Query, limits: PageLimits) -> Result<Page, Error> {
+        let path = Path::new(partition.as_str());
+        let from = match start {
+            Start::After(cursor) => cursor.as_number().unsigned_abs(),
+            Start::Earliest | Start::At(_) => 0,
+        };
+        let lines = Lines::read(path, from, limits.records_max.saturating_mul(LINE_BYTES_GUESS))?;
+        let mut parser = Parser::new(&self.config.fields);
+        let (mut records, mut bytes, mut next, mut end) = (Vec::new(), 0, None, lines.end);
+        for (line, behind) in lines.iter() {
+            if records.len() >= limits.records_max {
+                end = PageEnd::More;
+                break;
+            }
+            let position = Cursor::number(i64::try_from(behind).unwrap_or(i64::MAX));
+            if !line.trim_ascii().is_empty() {
+                let id = RecordId::new(partition.clone(), position.clone());
+                let record = lines.record(&mut parser, line, id);
+                let too_early = matches!(start, Start::At(time) if record.timestamp < *time);
+                if !too_early && query.matches(&record) {
+                    if !records.is_empty() && bytes + record.size() > limits.bytes_max {
+                        end = PageEnd::More;
+                        break;
+                    }
+                    bytes += record.size();
+                    records.push(record);
+                }
+            }
+            next = Some(position);
+        }
+        Ok(Page::ending_at(partition.clone(), records, next, end))
+    }
+}
+
+/// Whole lines of a file.
+struct Lines {
+    /// Where they begin in the file.
+    from: u64,
+    bytes: Bytes,
+    /// All of them as text, if they are.
+    text: Option<Text>,
+    /// The length of the one line whose beginning is all that was read.
+    truncated: Option<u64>,
+    end: PageEnd,
+}
+
+impl Lines {
+    /// Reads about so many bytes, and at least a whole line if there is one.
+    fn read(path: &Path, from: u64, bytes: usize) -> Result<Self, Error> {
+        let failed = |error: std::io::Error| {
+            let kind = match error.kind() {
+                std::io::ErrorKind::NotFound => ErrorKind::NotFound,
+                std::io::ErrorKind::PermissionDenied => ErrorKind::Config,
+                _ => ErrorKind::Unavailable,
+            };
+            Error::new(kind, "read a file of logs", "it cannot be read").with("path", path.display()).with_source(error)
+        };
+        let mut file = File::open(path).map_err(failed)?;
+        let len = file.metadata().map_err(failed)?.len();
+        check_unchanged(&mut file, path, from, len).map_err(failed)??;
+        let mut buffer = Vec::new();
+        let mut wanted = bytes.clamp(64 * 1024, 1024 * 1024);
+        loop {
+            let missing = (wanted - buffer.len()) as u64;
+            buffer.reserve_exact(wanted - buffer.len());
+            (&mut file).take(missing).read_to_end(&mut buffer).map_err(failed)?;
+            let is_all = buffer.len() < wanted;
+            if let Some(last) = memchr::memrchr(b'\n', &buffer) {
+                let end = if is_all { PageEnd::CaughtUp } else { PageEnd::More };
+                buffer.truncate(last + 1);
+                let bytes = Bytes::from(buffer);
+                let text = Text::from_utf8(bytes.clone()).ok();
+                return Ok(Lines { from, bytes, text, truncated: None, end });
+            }
+            if is_all {
+                // A line that has no end yet.
+                return Ok(Lines { from, bytes: Bytes::new(), text: None, truncated: None, end: PageEnd::CaughtUp });
+            }
+            if wanted >= LINE_BYTES_MAX {
+                return Lines::of_a_giant(&mut file, from, buffer).map_err(failed);
+            }
+            wanted = (wanted * 2).min(LINE_BYTES_MAX);
+        }
+    }
+
+    /// Of a line that is longer than is read, the beginning; nothing while it has no end.
+    fn of_a_giant(file: &mut File, from: u64, mut buffer: Vec<u8>) -> std::io::Result<Self> {
+        let mut len = buffer.len() as u64;
+        let mut rest = vec![0; 1024 * 1024];
+        let truncated = loop {
+            let read = file.read(&mut rest)?;
+            if read == 0 {
+                break None;
+            }
+            if let Some(found) = memchr::memchr(b'\n', &rest[..read]) {
+                break Some(len + found as u64);
+            }
+            len += read as u64;
+        };
+        buffer.truncate(if truncated.is_some() { TRUNCATED_BYTES } else { 0 });
+        let end = if truncated.is_some() { PageEnd::More } else { PageEnd::CaughtUp };
+        Ok(Lines { from, bytes: Bytes::from(buffer), text: None, truncated, end })
+    }
+
+    /// Each line without its line feed, and where the next one begins in the file.
+    fn iter(&self) -> impl Iterator<Item = (&[u8], u64)> {
+        let mut at = 0;
+        std::iter::from_fn(move || {
+            let rest = self.bytes.get(at..).filter(|rest| !rest.is_empty())?;
+            if let Some(len) = self.truncated {
+                at = self.bytes.len();
+                return Some((rest, self.from + len + 1));
+            }
+            let len = memchr::memchr(b'\n', rest)?;
+            at += len + 1;
+            Some((&rest[..len], self.from + at as u64))
+        })
+    }
+
+    fn record(&self, parser: &mut Parser<'_>, line: &[u8], id: RecordId) -> LogRecord {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let text = match &self.text {
+            // A slice of text between two line feeds is text.
+            Some(text) => std::str::from_utf8(line).map(|line| text.slice_ref(line)).unwrap_or_default(),
+            None => Text::from_utf8_lossy(self.bytes.slice_ref(line)),
+        };
+        match self.truncated {
+            Some(len) => parser.truncated(text, len, id),
+            None => parser.record(&text, id),
+        }
+    }
+}
+
+/// Whether the file is still the one that was read up to here.
+fn check_unchanged(file: &mut File, path: &Path, from: u64, len: u64) -> std::io::Result<Result<(), Error>> {
+    let changed = |message: String| {
+        let message = format!(
+            "{message}: it was written anew, and what is in it now cannot be told from what was shipped. Give new logs \
+             a new name, or reset the offset to ship the file from its beginning"
+        );
+        Ok(Err(Error::new(ErrorKind::State, "read a file of logs", message).with("path", path.display())))
+    };
+    if len < from {
+        return changed(format!("the file has {len} bytes, and {from} were read of it"));
+    }
+    if from == 0 {
+        return Ok(Ok(()));
+    }
+    file.seek(SeekFrom::Start(from - 1))?;
+    let mut last = [0];
+    file.read_exact(&mut last)?;
+    if last != *b"\n" {
+        return changed(format!("no line ends at byte {from} of the file, where one did"));
+    }
+    Ok(Ok(()))
+}
+
+/// The files of a folder whose names are wanted.
+fn files_in(dir: &Path, is_wanted: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>, Error> {
+    let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
+    let failed = |error: std::io::Error| {
+        Error::new(ErrorKind::NotFound, "list files of logs", "the folder cannot be read")
+            .with("path", dir.display())
+            .with_source(error)
+    };
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        if entry.path().is_file() && is_wanted(&entry.file_name().to_string_lossy()) {
+            files.push(entry.path());
+        }
+    }
+    Ok(files)
+}
+
+/// Runs blocking work where it blocks nobody.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+    let panicked =
+        |error| Error::new(ErrorKind::Unexpected, "read a file of logs", "the reader panicked").with_source(error);
+    tokio::task::spawn_blocking(work).await.map_err(panicked)?
+}
+
+#[async_trait]
+impl Source for JsonlSource {
+    fn kind(&self) -> &'static str {
+        "jsonl"
+    }
+
+    fn fingerprint(&self) -> String {
+        let paths: Vec<String> = self.config.paths.iter().map(|path| path.display().to_string()).collect();
+        format!("lines of {}", paths.join(", "))
+    }
+
+    async fn partitions(&self) -> Result<Vec<Partition>, Error> {
+        let source = self.clone();
+        blocking(move || {
+            let name = |path: &PathBuf| match path.to_str() {
+                Some(name) => Ok(Partition::new(name)),
+                None => Err(Error::config("paths", format!("the name of {} is not UTF-8", path.display()))),
+            };
+            source.files()?.iter().map(name).collect()
+        })
+        .await
+    }
+
+    async fn read(
+        &self,
+        partition: &Partition,
+        start: &Start,
+        query: &Query,
+        limits: PageLimits,
+    ) -> Result<Page, Error> {
+        let (source, partition, start, query) = (self.clone(), partition.clone(), start.clone(), query.clone());
+        blocking(move || source.page(&partition, &start, &query, limits)).await
+    }
+
+    async fn check(&self) -> Result<(), Error> {
+        let source = self.clone();
+        blocking(move || {
+            for file in source.files()? {
+                File::open(&file).map_err(|error| {
+                    Error::config("paths", "a file cannot be read").with("path", file.display()).with_source(error)
+                })?;
+            }
+            Ok(())
+        })
+        .await
+    }
+}
+
+#[cfg(test)]
+mod tests;
