@@ -8,7 +8,8 @@ use logship_core::{
 };
 use serde::Deserialize;
 
-use crate::ecs::{document, string};
+use crate::ecs::document;
+use crate::encode::json::string;
 
 /// The longest `_id`, in bytes.
 /// <https://www.elastic.co/docs/reference/elasticsearch/mapping-reference/mapping-id-field>
@@ -96,7 +97,7 @@ impl Encoding for BulkEncoding {
             string(out, &id.0);
         }
         out.extend_from_slice(b"}}\n");
-        document(record, &id.0, out);
+        document(record, &id.0, out)?;
         out.push(b'\n');
         Ok(())
     }

@@ -1,6 +1,8 @@
 //! Records as documents in the Elastic Common Schema (<https://www.elastic.co/docs/reference/ecs>).
 
-use logship_core::{LogRecord, Severity, Text, Timestamp, Value};
+use logship_core::{LogRecord, Severity, Text, Timestamp, Unencodable, Value};
+
+use crate::encode::json::{self, string};
 
 /// A field of the Elastic Common Schema that is taken from an attribute.
 struct Field {
@@ -47,12 +49,17 @@ fn field_of(name: &str, value: &Value) -> Option<usize> {
 }
 
 /// Writes the document of one record.
-pub(crate) fn document(record: &LogRecord, id: &str, out: &mut Vec<u8>) {
+pub(crate) fn document(record: &LogRecord, id: &str, out: &mut Vec<u8>) -> Result<(), Unencodable> {
     let attributes = || record.attributes.iter().chain(&record.resource.attributes);
     let mut taken: [Option<&Value>; FIELDS.len()] = [None; FIELDS.len()];
-    for (name, value) in attributes().filter(|(_, value)| *value != Value::Null) {
-        if let Some(slot) = field_of(name, value).map(|field| &mut taken[field]) {
-            slot.get_or_insert(value);
+    let mut labels: Vec<&(Text, Value)> = Vec::with_capacity(record.attributes.len());
+    for attribute in attributes().filter(|(_, value)| *value != Value::Null) {
+        let (name, value) = attribute;
+        match field_of(name, value) {
+            Some(field) => drop(taken[field].get_or_insert(value)),
+            // Elasticsearch refuses a document that names a field twice; the first value stays.
+            None if labels.iter().any(|(known, _)| is_same_label(known, name)) => {}
+            None => labels.push(attribute),
         }
     }
     let fields = |members: &mut Object<'_>, object: &str| {
@@ -95,18 +102,10 @@ pub(crate) fn document(record: &LogRecord, id: &str, out: &mut Vec<u8>) {
     });
     root.hex("trace", record.trace_id.as_ref().map(<[u8; 16]>::as_slice));
     root.hex("span", record.span_id.as_ref().map(<[u8; 8]>::as_slice));
-    root.object("labels", |labels| {
-        for (index, (name, value)) in attributes().enumerate() {
-            let is_label = |name: &Text, value: &Value| *value != Value::Null && field_of(name, value).is_none();
-            // Elasticsearch refuses a document that names a field twice; the first value stays.
-            let is_first =
-                || !attributes().take(index).any(|(other, value)| is_same_label(other, name) && is_label(other, value));
-            if is_label(name, value) && is_first() {
-                labels.label(name, value);
-            }
-        }
-    });
+    root.object("labels", |object| labels.iter().for_each(|(name, value)| object.label(name, value)));
+    let fault = root.fault.take();
     root.close();
+    fault.map_or(Ok(()), Err)
 }
 
 /// The lower-case names of `log.level`.
@@ -135,12 +134,14 @@ fn is_same_label(a: &str, b: &str) -> bool {
 struct Object<'a> {
     out: &'a mut Vec<u8>,
     is_empty: bool,
+    /// Why what was written is no document, if it is none.
+    fault: Option<Unencodable>,
 }
 
 impl<'a> Object<'a> {
     fn open(out: &'a mut Vec<u8>) -> Self {
         out.push(b'{');
-        Object { out, is_empty: true }
+        Object { out, is_empty: true, fault: None }
     }
 
     fn close(self) {
@@ -172,7 +173,8 @@ impl<'a> Object<'a> {
     /// come after, and a document of another type is refused.
     fn value(&mut self, name: &str, value: &Value, is_number: bool) {
         self.key(name);
-        value_as_text(self.out, value, is_number);
+        let result = value_as_text(self.out, value, is_number);
+        self.fault = self.fault.take().or(result.err());
     }
 
     fn label(&mut self, name: &str, value: &Value) {
@@ -184,14 +186,11 @@ impl<'a> Object<'a> {
     }
 
     fn hex(&mut self, name: &str, id: Option<&[u8]>) {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let Some(id) = id else { return };
         self.object(name, |object| {
             object.key("id");
             object.out.push(b'"');
-            for byte in id {
-                object.out.extend_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
-            }
+            json::hex(object.out, id);
             object.out.push(b'"');
         });
     }
@@ -202,6 +201,7 @@ impl<'a> Object<'a> {
         self.key(name);
         let mut inner = Object::open(self.out);
         write(&mut inner);
+        self.fault = self.fault.take().or(inner.fault.take());
         if inner.is_empty {
             self.out.truncate(begin);
             self.is_empty = was_empty;
@@ -211,28 +211,20 @@ impl<'a> Object<'a> {
     }
 }
 
-fn value_as_text(out: &mut Vec<u8>, value: &Value, is_number: bool) {
+fn value_as_text(out: &mut Vec<u8>, value: &Value, is_number: bool) -> Result<(), Unencodable> {
     match value {
         Value::String(text) => string(out, text),
-        Value::Int(number) => {
-            let mut buffer = itoa::Buffer::new();
-            let digits = buffer.format(*number);
-            match is_number {
-                true => out.extend_from_slice(digits.as_bytes()),
-                false => string(out, digits),
-            }
-        }
+        Value::Int(number) if is_number => json::int(out, *number),
+        Value::Int(number) => string(out, itoa::Buffer::new().format(*number)),
         Value::Bool(value) => string(out, if *value { "true" } else { "false" }),
         Value::Double(number) => string(out, &number.to_string()),
-        Value::Bytes(bytes) => string(out, &String::from_utf8_lossy(bytes)),
+        // What has no text of its own is written as the text of its JSON; bytes are base64 there.
+        Value::Bytes(_) => json::value(out, value, 0)?,
         Value::Null | Value::Array(_) | Value::Map(_) => {
-            string(out, &serde_json::to_string(value).unwrap_or_default());
+            let mut text = Vec::new();
+            json::value(&mut text, value, 0)?;
+            string(out, &String::from_utf8_lossy(&text));
         }
     }
-}
-
-/// Appends a quoted string.
-pub(crate) fn string(out: &mut Vec<u8>, text: &str) {
-    // Writing to memory does not fail.
-    let _ = serde_json::to_writer(out, text);
+    Ok(())
 }

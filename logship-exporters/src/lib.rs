@@ -5,13 +5,15 @@
 mod bulk;
 #[cfg(feature = "elasticsearch")]
 mod bulk_transport;
+#[cfg(feature = "console")]
+pub mod console;
 #[cfg(feature = "_http")]
 mod delivery;
 #[cfg(feature = "elasticsearch")]
 mod ecs;
 #[cfg(feature = "elasticsearch")]
 pub mod elasticsearch;
-#[cfg(feature = "file")]
+#[cfg(any(feature = "console", feature = "elasticsearch", feature = "file", feature = "_http"))]
 pub mod encode;
 #[cfg(feature = "file")]
 pub mod file;
@@ -22,13 +24,14 @@ use logship_core::Registry;
 
 /// Adds every exporter that is compiled in, under the name of its feature.
 pub fn register(registry: &mut Registry) {
+    #[cfg(feature = "console")]
+    console::register(registry);
     #[cfg(feature = "elasticsearch")]
     elasticsearch::register(registry);
     #[cfg(feature = "file")]
     file::register(registry);
     #[cfg(feature = "http")]
-    registry
-        .add_exporter("http", |fields, context| http::Http::new(logship_core::read_fields(fields)?, context.clone()));
+    http::register(registry);
     // Without any exporter there is nothing to add to it.
     let _ = registry;
 }

@@ -367,7 +367,7 @@ fn a_wrong_configuration_is_named_before_anything_is_sent() {
         (json!({"chunk_bytes_max": 0}), "chunk_bytes_max"),
         (json!({"ca_file": "/no/such/ca.pem"}), "/no/such/ca.pem"),
         (json!({"auth": {"api_key": {"env": "LOGSHIP_TEST_NOT_SET"}}}), "LOGSHIP_TEST_NOT_SET"),
-        (json!({"auth": {"token": "x"}}), "unknown variant `token`"),
+        (json!({"auth": {"token": "x"}}), "expected one of `none`, `api_key`"),
         (json!({"indx": "x"}), "unknown field `indx`"),
     ] {
         let error = exporter("https://es.example:9200", more.clone()).unwrap_err();

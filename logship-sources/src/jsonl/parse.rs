@@ -272,7 +272,7 @@ impl Reader<'_, '_> {
         let start = self.at;
         let line = self.line;
         let read;
-        let name = if self.to_quote()? {
+        let name = if self.seek_quote()? {
             &line.as_str()[start..self.at - 1]
         } else {
             read = self.unescape(start)?;
@@ -287,7 +287,7 @@ impl Reader<'_, '_> {
     /// Reads the rest of a string behind its opening quote.
     fn string(&mut self) -> Result<Text, Fault> {
         let start = self.at;
-        if self.to_quote()? {
+        if self.seek_quote()? {
             Ok(self.line.slice_ref(&self.line.as_str()[start..self.at - 1]))
         } else {
             self.unescape(start)
@@ -295,7 +295,7 @@ impl Reader<'_, '_> {
     }
 
     /// Goes behind the next quote and says true, or to the next backslash and says false.
-    fn to_quote(&mut self) -> Result<bool, Fault> {
+    fn seek_quote(&mut self) -> Result<bool, Fault> {
         // Most strings are short, and for those a call of memchr costs more than it saves.
         const NEAR: usize = 16;
         let rest = &self.bytes[self.at..];
@@ -320,7 +320,7 @@ impl Reader<'_, '_> {
             let character = self.escape()?;
             self.parser.scratch.push(character);
             plain = self.at;
-            if self.to_quote()? {
+            if self.seek_quote()? {
                 let text = &self.line.as_str()[plain..self.at - 1];
                 self.parser.scratch.push_str(text);
                 return Ok(self.parser.unescaped.push(&self.parser.scratch));

@@ -1,7 +1,11 @@
-//! How records are written to files: JSON lines, and Ion text as Kestra writes it.
+//! Rows of a log file, with Kestra's names.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use logship_core::{Compression, Encoding, LogRecord, Text, Unencodable, Value};
 use serde::{Deserialize, Serialize};
+
+use super::json::{self, DEPTH_MAX, string, too_deep};
 
 /// The form of a record in a file: one record a line, each line ended by a line feed. Read in any case (`ION`, `json`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,73 +45,89 @@ impl Rows {
         Rows { format, compression, key: format!("rows {format:?} {compression:?}") }
     }
 
-    fn name(&self, out: &mut Vec<u8>, name: &str) {
+    fn entries(&self, out: &mut Vec<u8>, entries: &[(Text, Value)], depth: usize) -> Result<(), Unencodable> {
         match self.format {
-            Format::Ion if is_identifier(name) => out.extend_from_slice(name.as_bytes()),
-            Format::Ion | Format::Json => string(out, name),
+            Format::Json => json::entries(out, entries, depth),
+            Format::Ion => ion_entries(out, entries, depth),
+        }
+    }
+
+    fn value(&self, out: &mut Vec<u8>, value: &Value) -> Result<(), Unencodable> {
+        match self.format {
+            Format::Json => json::value(out, value, 0),
+            Format::Ion => ion_value(out, value, 0),
+        }
+    }
+
+    /// Appends what stands between two members, and the name of the next one.
+    fn name(&self, out: &mut Vec<u8>, name: &'static str) {
+        match self.format {
+            Format::Ion => out.extend_from_slice(name.as_bytes()),
+            Format::Json => {
+                out.push(b'"');
+                out.extend_from_slice(name.as_bytes());
+                out.push(b'"');
+            }
         }
         out.push(b':');
     }
+}
 
-    fn entries(&self, out: &mut Vec<u8>, entries: &[(Text, Value)]) {
-        out.push(b'{');
-        let mut first = true;
-        for (name, value) in entries {
-            if self.format == Format::Json && *value == Value::Null {
-                continue;
-            }
-            if !std::mem::take(&mut first) {
-                out.push(b',');
-            }
-            self.name(out, name);
-            self.value(out, value);
+fn ion_entries(out: &mut Vec<u8>, entries: &[(Text, Value)], depth: usize) -> Result<(), Unencodable> {
+    out.push(b'{');
+    for (index, (name, value)) in entries.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
         }
-        out.push(b'}');
+        match is_identifier(name) {
+            true => out.extend_from_slice(name.as_bytes()),
+            false => string(out, name),
+        }
+        out.push(b':');
+        ion_value(out, value, depth)?;
     }
+    out.push(b'}');
+    Ok(())
+}
 
-    fn value(&self, out: &mut Vec<u8>, value: &Value) {
-        match value {
-            Value::Null => out.extend_from_slice(b"null"),
-            Value::Bool(true) => out.extend_from_slice(b"true"),
-            Value::Bool(false) => out.extend_from_slice(b"false"),
-            Value::Int(number) => out.extend_from_slice(itoa::Buffer::new().format(*number).as_bytes()),
-            Value::Double(number) => self.double(out, *number),
-            Value::String(text) => string(out, text),
-            Value::Bytes(bytes) => string(out, &bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()),
-            Value::Array(values) => {
-                out.push(b'[');
-                for (index, value) in values.iter().enumerate() {
-                    if index > 0 {
-                        out.push(b',');
-                    }
-                    self.value(out, value);
-                }
-                out.push(b']');
-            }
-            Value::Map(entries) => self.entries(out, entries),
+fn ion_value(out: &mut Vec<u8>, value: &Value, depth: usize) -> Result<(), Unencodable> {
+    match value {
+        Value::Double(number) => ion_double(out, *number),
+        Value::Bytes(bytes) => {
+            out.extend_from_slice(b"{{");
+            out.extend_from_slice(BASE64.encode(bytes).as_bytes());
+            out.extend_from_slice(b"}}");
         }
+        Value::Array(_) | Value::Map(_) if depth >= DEPTH_MAX => return Err(too_deep()),
+        Value::Array(values) => {
+            out.push(b'[');
+            for (index, inner) in values.iter().enumerate() {
+                if index > 0 {
+                    out.push(b',');
+                }
+                ion_value(out, inner, depth + 1)?;
+            }
+            out.push(b']');
+        }
+        Value::Map(entries) => ion_entries(out, entries, depth + 1)?,
+        // These are the same in both.
+        Value::Null | Value::Bool(_) | Value::Int(_) | Value::String(_) => json::value(out, value, depth)?,
     }
+    Ok(())
+}
 
-    fn double(&self, out: &mut Vec<u8>, number: f64) {
-        let mut buffer = ryu::Buffer::new();
-        let digits = match self.format {
-            Format::Ion if number.is_nan() => "nan",
-            Format::Ion if number.is_infinite() => {
-                if number > 0.0 {
-                    "+inf"
-                } else {
-                    "-inf"
-                }
-            }
-            // JSON has no form for these; a string keeps what was said.
-            Format::Json if !number.is_finite() => return string(out, &number.to_string()),
-            _ => buffer.format_finite(number),
-        };
-        out.extend_from_slice(digits.as_bytes());
-        if self.format == Format::Ion && number.is_finite() && !digits.contains('e') {
-            // Without an exponent Ion reads a decimal.
-            out.extend_from_slice(b"e0");
-        }
+fn ion_double(out: &mut Vec<u8>, number: f64) {
+    let mut buffer = ryu::Buffer::new();
+    let digits = match number {
+        _ if number.is_nan() => "nan",
+        f64::INFINITY => "+inf",
+        f64::NEG_INFINITY => "-inf",
+        _ => buffer.format_finite(number),
+    };
+    out.extend_from_slice(digits.as_bytes());
+    if number.is_finite() && !digits.contains('e') {
+        // Without an exponent Ion reads a decimal.
+        out.extend_from_slice(b"e0");
     }
 }
 
@@ -119,29 +139,26 @@ impl Encoding for Rows {
     fn record(&self, record: &LogRecord, out: &mut Vec<u8>) -> Result<(), Unencodable> {
         out.push(b'{');
         self.name(out, "id");
-        // An id is the text of its record's position, which may hold anything.
-        let mut id = Vec::with_capacity(64);
-        record.id.write(&mut id);
-        string(out, &String::from_utf8_lossy(&id));
+        json::id(out, record);
         out.push(b',');
         self.name(out, "timestamp");
         out.push(b'"');
         record.timestamp.write_rfc3339(out);
         out.extend_from_slice(b"\",");
         self.name(out, "timestampEpochNanos");
-        out.extend_from_slice(itoa::Buffer::new().format(record.timestamp.as_nanos()).as_bytes());
+        json::int(out, record.timestamp.as_nanos());
         out.push(b',');
         self.name(out, "severity");
         string(out, record.severity_name());
         out.push(b',');
         self.name(out, "resource");
-        self.entries(out, &record.resource.attributes);
+        self.entries(out, &record.resource.attributes, 0)?;
         out.push(b',');
         self.name(out, "attributes");
-        self.entries(out, &record.attributes);
+        self.entries(out, &record.attributes, 0)?;
         out.push(b',');
         self.name(out, "bodyValue");
-        self.value(out, &record.body);
+        self.value(out, &record.body)?;
         out.extend_from_slice(b"}\n");
         Ok(())
     }
@@ -158,37 +175,6 @@ fn is_identifier(name: &str) -> bool {
     name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
         && name.bytes().all(plain)
         && !matches!(name, "null" | "true" | "false" | "nan")
-}
-
-/// Appends a quoted string, as JSON and Ion both read it. Clean runs are copied whole.
-pub(crate) fn string(out: &mut Vec<u8>, text: &str) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    let bytes = text.as_bytes();
-    let mut clean_from = 0;
-    out.push(b'"');
-    for (at, &byte) in bytes.iter().enumerate() {
-        if byte >= 0x20 && byte != b'"' && byte != b'\\' {
-            continue;
-        }
-        out.extend_from_slice(&bytes[clean_from..at]);
-        clean_from = at + 1;
-        match byte {
-            b'\n' => out.extend_from_slice(b"\\n"),
-            b'\r' => out.extend_from_slice(b"\\r"),
-            b'\t' => out.extend_from_slice(b"\\t"),
-            b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
-            _ => out.extend_from_slice(&[
-                b'\\',
-                b'u',
-                b'0',
-                b'0',
-                HEX[usize::from(byte >> 4)],
-                HEX[usize::from(byte & 15)],
-            ]),
-        }
-    }
-    out.extend_from_slice(&bytes[clean_from..]);
-    out.push(b'"');
 }
 
 #[cfg(test)]
@@ -226,11 +212,22 @@ mod tests {
         assert!(row(Format::Json, &record).contains(r#""attributes":{"flowId":"f","a b":1.5},"#));
     }
 
+    #[test]
+    fn what_is_too_deep_is_refused_in_both_forms() {
+        let nested = |depth| (0..depth).fold(Value::Null, |inner, _| Value::Map(vec![("a".into(), inner)]));
+        for format in [Format::Ion, Format::Json] {
+            let rows = Rows::new(format, Compression::None);
+            assert!(rows.record(&record(nested(DEPTH_MAX), vec![]), &mut Vec::new()).is_ok());
+            assert!(rows.record(&record(nested(DEPTH_MAX + 1), vec![]), &mut Vec::new()).is_err());
+        }
+    }
+
     proptest! {
         #[test]
         fn other_readers_read_back_what_was_written(text in "\\PC*[\\x00-\\x1f]?\\PC*", name in ".{0,8}", number: i64, double: f64) {
             let record = record(text.as_str().into(), vec![
                 (name.as_str().into(), number.into()), ("double".into(), double.into()), ("null".into(), true.into()),
+                ("blob".into(), Value::Bytes(text.as_bytes().to_vec().into())),
             ]);
             let json: serde_json::Value = serde_json::from_str(&row(Format::Json, &record)).unwrap();
             prop_assert_eq!(json["bodyValue"].as_str(), Some(text.as_str()));
@@ -240,6 +237,8 @@ mod tests {
             let attributes = ion.get("attributes").and_then(Element::as_struct).unwrap();
             prop_assert_eq!(attributes.get("null").and_then(Element::as_bool), Some(true));
             prop_assert!(attributes.get_all(name.as_str()).any(|value| value.as_i64() == Some(number)));
+            let blob = attributes.get("blob").and_then(Element::as_blob).map(<[u8]>::to_vec);
+            prop_assert_eq!(blob.as_deref(), Some(text.as_bytes()));
             let read = attributes.get_all("double").find_map(Element::as_float).unwrap();
             prop_assert!(read == double || (read.is_nan() && double.is_nan()));
         }

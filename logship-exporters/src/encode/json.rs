@@ -1,0 +1,240 @@
+//! JSON, written by hand: strings in runs, no tree in between.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use logship_core::{LogRecord, Text, Unencodable, Value};
+
+/// Values nested deeper than this have no form: a destination would not read them, and writing them needs a stack as
+/// deep.
+pub(crate) const DEPTH_MAX: usize = 64;
+
+pub(crate) fn too_deep() -> Unencodable {
+    Unencodable { reason: format!("its values are nested deeper than {DEPTH_MAX}") }
+}
+
+/// Appends a quoted string, as JSON and Ion both read it.
+pub(crate) fn string(out: &mut Vec<u8>, text: &str) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let mut rest = text.as_bytes();
+    out.push(b'"');
+    while let Some(at) = find_escape(rest) {
+        out.extend_from_slice(&rest[..at]);
+        match rest[at] {
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            byte @ (b'"' | b'\\') => out.extend_from_slice(&[b'\\', byte]),
+            byte => {
+                out.extend_from_slice(b"\\u00");
+                out.extend_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+            }
+        }
+        rest = &rest[at + 1..];
+    }
+    out.extend_from_slice(rest);
+    out.push(b'"');
+}
+
+/// Where the first byte is that cannot stand in a string as it is. Looks at eight bytes at a time.
+fn find_escape(bytes: &[u8]) -> Option<usize> {
+    const ONES: u64 = u64::MAX / 255;
+    const HIGHS: u64 = ONES * 0x80;
+    // The high bit of each byte that is zero, and of no byte before it.
+    let zeros = |word: u64| word.wrapping_sub(ONES) & !word & HIGHS;
+    let is_escape = |byte: &u8| *byte < 0x20 || matches!(byte, b'"' | b'\\');
+    let mut words = bytes.chunks_exact(8);
+    let mut at = 0;
+    for chunk in words.by_ref() {
+        let mut word = [0; 8];
+        word.copy_from_slice(chunk);
+        let word = u64::from_le_bytes(word);
+        let controls = word.wrapping_sub(ONES * 0x20) & !word & HIGHS;
+        let found = controls | zeros(word ^ (ONES * u64::from(b'"'))) | zeros(word ^ (ONES * u64::from(b'\\')));
+        if found != 0 {
+            return Some(at + found.trailing_zeros() as usize / 8);
+        }
+        at += 8;
+    }
+    words.remainder().iter().position(is_escape).map(|found| at + found)
+}
+
+/// Appends a number. JSON has no form for one that is not finite; a string keeps what was said.
+pub(crate) fn double(out: &mut Vec<u8>, number: f64) {
+    match number.is_finite() {
+        true => out.extend_from_slice(ryu::Buffer::new().format_finite(number).as_bytes()),
+        false => string(out, &number.to_string()),
+    }
+}
+
+/// Appends a whole number.
+pub(crate) fn int(out: &mut Vec<u8>, number: i64) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
+/// Appends a value that stands inside `depth` others; bytes as base64.
+pub(crate) fn value(out: &mut Vec<u8>, value: &Value, depth: usize) -> Result<(), Unencodable> {
+    match value {
+        Value::Null => out.extend_from_slice(b"null"),
+        Value::Bool(true) => out.extend_from_slice(b"true"),
+        Value::Bool(false) => out.extend_from_slice(b"false"),
+        Value::Int(number) => int(out, *number),
+        Value::Double(number) => double(out, *number),
+        Value::String(text) => string(out, text),
+        Value::Bytes(bytes) => string(out, &BASE64.encode(bytes)),
+        Value::Array(_) | Value::Map(_) if depth >= DEPTH_MAX => return Err(too_deep()),
+        Value::Array(values) => {
+            out.push(b'[');
+            for (index, inner) in values.iter().enumerate() {
+                if index > 0 {
+                    out.push(b',');
+                }
+                self::value(out, inner, depth + 1)?;
+            }
+            out.push(b']');
+        }
+        Value::Map(members) => entries(out, members, depth + 1)?,
+    }
+    Ok(())
+}
+
+/// Appends an object; members that are null are left out.
+pub(crate) fn entries(out: &mut Vec<u8>, entries: &[(Text, Value)], depth: usize) -> Result<(), Unencodable> {
+    out.push(b'{');
+    let mut first = true;
+    for (name, inner) in entries.iter().filter(|(_, inner)| *inner != Value::Null) {
+        if !std::mem::take(&mut first) {
+            out.push(b',');
+        }
+        string(out, name);
+        out.push(b':');
+        value(out, inner, depth)?;
+    }
+    out.push(b'}');
+    Ok(())
+}
+
+/// Appends bytes as lower-case hexadecimal digits, as trace and span ids are written everywhere.
+pub(crate) fn hex(out: &mut Vec<u8>, bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for byte in bytes {
+        out.extend_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+    }
+}
+
+/// Appends a record's id as a quoted string.
+pub(crate) fn id(out: &mut Vec<u8>, record: &LogRecord) {
+    let mut id = Vec::with_capacity(96);
+    record.id.write(&mut id);
+    // An id is the text of its record's position, which may hold anything.
+    string(out, &String::from_utf8_lossy(&id));
+}
+
+/// Appends a record as an object with OpenTelemetry's names in camelCase, and its `id`.
+pub(crate) fn record(out: &mut Vec<u8>, record: &LogRecord) -> Result<(), Unencodable> {
+    out.extend_from_slice(b"{\"id\":");
+    id(out, record);
+    out.extend_from_slice(b",\"timestamp\":\"");
+    record.timestamp.write_rfc3339(out);
+    if let Some(observed) = record.observed_timestamp {
+        out.extend_from_slice(b"\",\"observedTimestamp\":\"");
+        observed.write_rfc3339(out);
+    }
+    out.extend_from_slice(b"\",\"severityNumber\":");
+    int(out, record.severity.number().into());
+    out.extend_from_slice(b",\"severityText\":");
+    string(out, record.severity_name());
+    out.extend_from_slice(b",\"body\":");
+    value(out, &record.body, 0)?;
+    out.extend_from_slice(b",\"attributes\":");
+    entries(out, &record.attributes, 0)?;
+    out.extend_from_slice(b",\"resource\":");
+    entries(out, &record.resource.attributes, 0)?;
+    if let Some(scope) = &record.scope {
+        out.extend_from_slice(b",\"scope\":");
+        string(out, &scope.name);
+    }
+    let ids = [
+        ("traceId", record.trace_id.as_ref().map(<[u8; 16]>::as_slice)),
+        ("spanId", record.span_id.as_ref().map(<[u8; 8]>::as_slice)),
+    ];
+    for (name, bytes) in ids {
+        let Some(bytes) = bytes else { continue };
+        out.extend_from_slice(b",\"");
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(b"\":\"");
+        hex(out, bytes);
+        out.push(b'"');
+    }
+    out.push(b'}');
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use logship_core::{Cursor, Partition, RecordId, Severity, Timestamp};
+    use proptest::prelude::*;
+
+    fn json(write: impl FnOnce(&mut Vec<u8>)) -> serde_json::Value {
+        let mut out = Vec::new();
+        write(&mut out);
+        serde_json::from_slice(&out).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&out)))
+    }
+
+    #[test]
+    fn a_record_has_the_names_of_the_data_model() {
+        let id = RecordId::new(Partition::new("logs"), Cursor::new(7, "k\"1".into()));
+        let mut record = LogRecord::new(id, Timestamp::from_millis(1_795_163_400_123));
+        record.severity = Severity::WARN;
+        record.body =
+            Value::Map(vec![("bytes".into(), Value::Bytes(vec![0, 255].into())), ("nan".into(), f64::NAN.into())]);
+        record.attributes =
+            vec![("absent".into(), Value::Null), ("list".into(), Value::Array(vec![Value::Null, 1.into()]))];
+        record.trace_id = Some([0xab; 16]);
+        record.span_id = Some([1; 8]);
+        let expected = serde_json::json!({
+            "id": "logs:00000000000000000007/k\"1", "timestamp": "2026-11-20T08:30:00.123000000Z",
+            "severityNumber": 13, "severityText": "WARN", "body": {"bytes": "AP8=", "nan": "NaN"},
+            "attributes": {"list": [null, 1]}, "resource": {},
+            "traceId": "abababababababababababababababab", "spanId": "0101010101010101",
+        });
+        assert_eq!(json(|out| super::record(out, &record).unwrap()), expected);
+    }
+
+    #[test]
+    fn what_is_too_deep_is_refused_and_what_is_not_is_written() {
+        let nested = |depth| (0..depth).fold(Value::Null, |inner, _| Value::Array(vec![inner]));
+        assert!(value(&mut Vec::new(), &nested(DEPTH_MAX), 0).is_ok());
+        assert!(value(&mut Vec::new(), &nested(DEPTH_MAX + 1), 0).unwrap_err().reason.contains("64"));
+        assert!(value(&mut Vec::new(), &nested(2_000), 0).is_err());
+    }
+
+    #[test]
+    fn a_text_of_five_megabytes_is_written_whole() {
+        let text = "é\n\"".repeat(1_250_000);
+        assert_eq!(json(|out| string(out, &text)).as_str(), Some(text.as_str()));
+    }
+
+    proptest! {
+        #[test]
+        fn strings_read_back(text in "(\\PC|[\\x00-\\x1f\"\\\\]){0,40}") {
+            prop_assert_eq!(json(|out| string(out, &text)), serde_json::Value::from(text));
+        }
+
+        #[test]
+        fn escapes_are_found_wherever_they_are(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
+            let expected = bytes.iter().position(|byte| *byte < 0x20 || *byte == b'"' || *byte == b'\\');
+            prop_assert_eq!(find_escape(&bytes), expected);
+        }
+
+        #[test]
+        fn numbers_read_back(whole: i64, number: f64) {
+            prop_assert_eq!(json(|out| int(out, whole)).as_i64(), Some(whole));
+            let mut digits = Vec::new();
+            double(&mut digits, number);
+            let read = String::from_utf8(digits).unwrap().parse::<f64>();
+            prop_assert!(read == Ok(number) || !number.is_finite());
+            prop_assert_eq!(json(|out| double(out, number)).is_number(), number.is_finite());
+        }
+    }
+}

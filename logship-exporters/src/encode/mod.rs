@@ -1,0 +1,9 @@
+//! How records are written: JSON for everybody, and the rows of log files, in JSON or Ion, with Kestra's names.
+
+#[allow(dead_code, reason = "each exporter uses its part")]
+pub(crate) mod json;
+#[cfg(feature = "file")]
+mod rows;
+
+#[cfg(feature = "file")]
+pub use self::rows::{Format, Rows};
