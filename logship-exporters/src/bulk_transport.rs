@@ -1,7 +1,7 @@
 //! What carries bulk requests to a cluster.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use elasticsearch::auth::Credentials;
@@ -37,7 +37,7 @@ pub trait BulkTransport: fmt::Debug + Send + Sync {
 pub struct BulkAnswer {
     /// Its status.
     pub status: u16,
-    /// The seconds of its header `Retry-After`, if it has that many.
+    /// What its header `Retry-After` asks for, if it does.
     pub retry_after: Option<Duration>,
     /// Its body.
     pub body: Bytes,
@@ -74,9 +74,10 @@ impl Official {
             return Err(error.with("hosts", &self.hosts).certainty_is(Certainty::Unknown));
         }
         let status = response.status_code().as_u16();
-        let retry_after = response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
+        let retry_after = response.headers().get("retry-after").and_then(|value| value.to_str().ok());
+        let retry_after = retry_after.and_then(|text| crate::retry_after::retry_after(text, SystemTime::now()));
         let body = response.bytes().await.map_err(|error| self.unanswered(error))?;
-        Ok(BulkAnswer { status, retry_after: retry_after.map(Duration::from_secs), body })
+        Ok(BulkAnswer { status, retry_after, body })
     }
 
     /// Only where no connection was made is it certain that nothing arrived.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use crate::retry_after::retry_after;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::{Bytes, BytesMut};
@@ -21,9 +22,6 @@ use serde::Deserialize;
 
 /// How long connecting may take, name lookup and TLS included. How long a request may take is the engine's business.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// The longest that a destination's `Retry-After` is followed.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
-
 /// How connections are made. Server certificates are checked against the system's roots.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -164,7 +162,7 @@ pub(crate) struct Meaning {
 /// Reads a status that is not a success. `now` is what a `Retry-After` with a date counts from.
 pub(crate) fn classify_status(status: u16, headers: &HeaderMap, now: SystemTime) -> Meaning {
     use Certainty::{NotDelivered, Unknown};
-    let later = Advice::After(retry_after(headers, now));
+    let later = Advice::After(headers.get(RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?, now)));
     let (kind, advice, certainty, message) = match status {
         300..400 => {
             (ErrorKind::Config, Advice::Never, NotDelivered, "redirected, which is never followed: set the final url")
@@ -184,20 +182,6 @@ pub(crate) fn classify_status(status: u16, headers: &HeaderMap, now: SystemTime)
         _ => (ErrorKind::Rejected, Advice::Never, NotDelivered, "refused the request"),
     };
     Meaning { kind, advice, certainty, message }
-}
-
-/// How long to wait: whole seconds, or until an HTTP date (RFC 9110, 10.2.3), at most an hour. Anything else is as good
-/// as nothing.
-fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    let wait = if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        // A number too large to read is longer than an hour.
-        text.parse().map_or(RETRY_AFTER_MAX, Duration::from_secs)
-    } else {
-        let date = httpdate::parse_http_date(text).ok()?;
-        date.duration_since(now).unwrap_or(Duration::ZERO)
-    };
-    Some(wait.min(RETRY_AFTER_MAX))
 }
 
 /// Where an answer redirects to, without the path and the query, which may hold a token.
@@ -336,10 +320,6 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn wait(text: &'static str, now: SystemTime) -> Option<Duration> {
-        retry_after(&HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static(text))]), now)
-    }
-
     #[test]
     fn every_status_has_one_meaning() {
         use Certainty::{NotDelivered, Unknown};
@@ -368,22 +348,6 @@ mod tests {
         ] {
             let meaning = classify_status(status, &HeaderMap::new(), SystemTime::now());
             assert_eq!((meaning.kind, meaning.advice, meaning.certainty), (kind, advice, certainty), "{status}");
-        }
-    }
-
-    #[test]
-    fn retry_after_is_seconds_or_a_date_and_an_hour_at_most() {
-        let date = "Fri, 20 Nov 2026 08:30:00 GMT";
-        let now = httpdate::parse_http_date(date).unwrap();
-        assert_eq!(wait("7", now), Some(Duration::from_secs(7)));
-        assert_eq!(wait("0", now), Some(Duration::ZERO));
-        assert_eq!(wait("86400", now), Some(RETRY_AFTER_MAX));
-        assert_eq!(wait("99999999999999999999999", now), Some(RETRY_AFTER_MAX));
-        assert_eq!(wait(date, now - Duration::from_secs(90)), Some(Duration::from_secs(90)));
-        assert_eq!(wait(date, now + Duration::from_secs(90)), Some(Duration::ZERO));
-        assert_eq!(wait(date, now - Duration::from_secs(86_400)), Some(RETRY_AFTER_MAX));
-        for nonsense in ["", "soon", "-1", "1.5"] {
-            assert_eq!(wait(nonsense, now), None, "{nonsense}");
         }
     }
 

@@ -19,6 +19,8 @@ pub mod encode;
 pub mod file;
 #[cfg(feature = "http")]
 pub mod http;
+#[cfg(any(feature = "elasticsearch", feature = "_http"))]
+mod retry_after;
 
 use logship_core::Registry;
 
