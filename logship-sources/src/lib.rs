@@ -4,6 +4,10 @@
 pub mod jsonl;
 #[cfg(feature = "memory")]
 pub mod memory;
+#[cfg(feature = "postgres")]
+pub mod postgres;
+#[cfg(feature = "_sql")]
+pub mod sql;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 
@@ -13,6 +17,8 @@ use logship_core::Registry;
 pub fn register(registry: &mut Registry) {
     #[cfg(feature = "jsonl")]
     jsonl::register(registry);
+    #[cfg(feature = "postgres")]
+    postgres::register(registry);
     #[cfg(feature = "sqlite")]
     sqlite::register(registry);
     // Without a source that can be configured there is nothing to add to it.

@@ -1,94 +1,29 @@
 //! Records in a table of a SQLite database.
 //!
-//! Pages follow the timestamp and then the id of a row (keyset pagination): no page is found by counting, and no
-//! transaction stays open between pages. An index on `(timestamp, id)` makes each page a range of it.
-//!
 //! Rows may become readable behind a position that has been read, from writers with slow clocks or transactions that
 //! commit late; [`arrival_order`](Source::arrival_order) says so. Rows whose timestamp or id is NULL have no position
 //! and are not read; [`check`](Source::check) warns of them with their number.
 
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use futures::TryStreamExt;
 use logship_core::{
-    ArrivalOrder, Condition, Cursor, Error, ErrorKind, LogRecord, Page, PageEnd, PageLimits, Partition, Query,
-    RecordId, Registry, Resource, Severity, Source, Start, Text, TextArena, Timestamp, Value, async_trait, read_fields,
+    ArrivalOrder, Error, ErrorKind, Page, PageLimits, Partition, Query, RecordId, Registry, Source, Start, TextArena,
+    Value, async_trait, read_fields,
 };
-use serde::{Deserialize, Serialize};
-use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions, SqliteRow};
-use sqlx::{AssertSqlSafe, Row, SqlitePool, TypeInfo, ValueRef};
+use serde::Deserialize;
+use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqlitePoolOptions, SqliteRow};
+use sqlx::{AssertSqlSafe, Row as _, Sqlite, SqlitePool, TypeInfo, ValueRef};
 
-/// Which table holds the records, and what its columns mean.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TableMapping {
-    /// The table.
-    pub table: String,
-    /// The column that tells rows apart: text or whole numbers, unique.
-    pub id: String,
-    /// The column that holds when it happened, as text that sorts as time does (ISO 8601, UTC).
-    pub timestamp: String,
-    /// The column that holds the severity's name.
-    #[serde(default)]
-    pub severity: Option<String>,
-    /// The column that holds what the record says.
-    pub body: String,
-    /// Attributes, and the columns that hold them, in the order in which records get them.
-    #[serde(default)]
-    pub attributes: Vec<(String, String)>,
-    /// The `service.name` of every record's resource.
-    #[serde(default)]
-    pub service_name: Option<String>,
-    /// Only rows in which this column is NULL or has this value are read.
-    #[serde(default)]
-    pub only: Option<(String, String)>,
-}
+use crate::sql::{Bind, Dialect, IdType, PageBuilder, Row, Statement, Table, Time, TimestampFormat};
 
-impl TableMapping {
-    /// The `logs` table of a Kestra database, as its own log shipper reads it: rows of test and playground executions
-    /// are left out. Attributes have Kestra's names.
-    pub fn kestra() -> Self {
-        let attributes = [
-            ("tenantId", "tenant_id"),
-            ("namespace", "namespace"),
-            ("flowId", "flow_id"),
-            ("taskId", "task_id"),
-            ("executionId", "execution_id"),
-            ("taskRunId", "taskrun_id"),
-            ("attemptNumber", "attempt_number"),
-            ("triggerId", "trigger_id"),
-            ("executionKind", "execution_kind"),
-            ("thread", "thread"),
-        ];
-        TableMapping {
-            table: "logs".to_owned(),
-            id: "key".to_owned(),
-            timestamp: "timestamp".to_owned(),
-            severity: Some("level".to_owned()),
-            body: "message".to_owned(),
-            attributes: attributes.map(|(name, column)| (name.to_owned(), column.to_owned())).to_vec(),
-            service_name: Some("Kestra".to_owned()),
-            only: Some(("execution_kind".to_owned(), "NORMAL".to_owned())),
-        }
-    }
-
-    /// Every column that is read, with the field of the mapping that names it.
-    fn columns(&self) -> Vec<(String, &str)> {
-        let mut columns = vec![("id".to_owned(), self.id.as_str()), ("timestamp".to_owned(), &self.timestamp)];
-        columns.push(("body".to_owned(), &self.body));
-        columns.extend(self.severity.iter().map(|column| ("severity".to_owned(), column.as_str())));
-        columns.extend(self.only.iter().map(|(column, _)| ("only".to_owned(), column.as_str())));
-        columns.extend(self.attributes.iter().map(|(name, column)| (format!("attributes.{name}"), column.as_str())));
-        columns
-    }
-}
+pub use crate::sql::TableMapping;
 
 /// What a configuration says of a [`SqliteSource`].
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SqliteConfig {
-    /// The database file. It must exist; it is opened for reading only.
+    /// The database file. It must exist.
     pub path: PathBuf,
     /// The table. Default: Kestra's `logs`.
     #[serde(default = "TableMapping::kestra")]
@@ -99,8 +34,7 @@ pub struct SqliteConfig {
 #[derive(Clone, Debug)]
 pub struct SqliteSource {
     pool: SqlitePool,
-    mapping: TableMapping,
-    partition: Partition,
+    table: Table,
 }
 
 pub(crate) fn register(registry: &mut Registry) {
@@ -116,128 +50,67 @@ impl SqliteSource {
         if !config.path.is_file() {
             return Err(Error::config("path", format!("there is no database file {}", config.path.display())));
         }
-        let options = SqliteConnectOptions::new().filename(&config.path).read_only(true);
+        let options = SqliteConnectOptions::new().filename(&config.path);
         let pool = SqlitePoolOptions::new().max_connections(4).connect_lazy_with(options);
         Ok(SqliteSource::in_pool(pool, config.mapping))
     }
 
     /// Reads through the host's own pool.
     pub fn in_pool(pool: SqlitePool, mapping: TableMapping) -> Self {
-        let partition = Partition::new(&mapping.table);
-        SqliteSource { pool, mapping, partition }
+        SqliteSource { pool, table: Table::new(mapping, TimestampFormat::Text) }
     }
 
-    /// The query of one page, and what is bound to it.
-    fn statement(&self, start: &Start, query: &Query, limits: PageLimits) -> (String, Vec<String>) {
-        let mapping = &self.mapping;
-        let (timestamp, id) = (quoted(&mapping.timestamp), quoted(&mapping.id));
-        let mut columns =
-            vec![format!("cast({timestamp} as text)"), format!("cast({id} as text)"), quoted(&mapping.body)];
-        columns.push(mapping.severity.as_deref().map_or("null".to_owned(), quoted));
-        columns.extend(mapping.attributes.iter().map(|(_, column)| quoted(column)));
-        let mut conditions = vec![format!("{timestamp} is not null and {id} is not null")];
-        let mut bound = Vec::new();
-        match start {
-            Start::Earliest => {}
-            Start::At(time) => {
-                // Without the fraction: at or before every way of writing this moment, `Z` and all.
-                conditions.push(format!("{timestamp} >= ?"));
-                bound.push(time.to_string()[..19].to_owned());
-            }
-            Start::After(cursor) => {
-                let (time, key) = cursor.as_text().split_once('\t').unwrap_or((cursor.as_text(), ""));
-                conditions.push(format!("({timestamp} > ? or ({timestamp} = ? and cast({id} as text) > ?))"));
-                bound.extend([time.to_owned(), time.to_owned(), key.to_owned()]);
-                // Says the same more weakly, in a form for which SQLite uses an index.
-                conditions.push(format!("{timestamp} >= ?"));
-                bound.push(time.to_owned());
-            }
-        }
-        if let Some(until) = limits.until {
-            // Without the zone: at or before every way of writing this moment.
-            conditions.push(format!("{timestamp} < ?"));
-            bound.push(until.to_string()[..29].to_owned());
-        }
-        if let Some((column, value)) = &mapping.only {
-            conditions.push(format!("({0} is null or {0} = ?)", quoted(column)));
-            bound.push(value.clone());
-        }
-        self.push_down(query, &mut conditions, &mut bound);
-        let sql = format!(
-            "select {} from {} where {} order by {timestamp}, cast({id} as text) limit {}",
-            columns.join(", "),
-            quoted(&mapping.table),
-            conditions.join(" and "),
-            limits.records_max,
-        );
-        (sql, bound)
+    fn row<'r>(&self, row: &'r SqliteRow, arena: &mut TextArena) -> Result<Row<'r>, Error> {
+        let unreadable = |error| failed("read a row", error);
+        let time = match self.table.format.unit() {
+            Some(_) => Time::Number(row.try_get(0).map_err(unreadable)?),
+            None => Time::Text(row.try_get(0).map_err(unreadable)?),
+        };
+        let attributes = 0..self.table.mapping.attributes.len();
+        Ok(Row {
+            time,
+            id: row.try_get(1).map_err(unreadable)?,
+            body: value(row, 2, arena)?,
+            severity: value(row, 3, arena)?,
+            attributes: attributes.map(|index| value(row, 4 + index, arena)).collect::<Result<_, _>>()?,
+        })
     }
 
-    /// What of a query the database can decide. The rest is decided on the record.
-    fn push_down(&self, query: &Query, conditions: &mut Vec<String>, bound: &mut Vec<String>) {
-        if let (Some(minimum), Some(column)) = (query.severity_min, &self.mapping.severity) {
-            const NAMES: [&str; 5] = ["TRACE", "DEBUG", "INFO", "WARN", "ERROR"];
-            let lower: Vec<&str> = NAMES
-                .into_iter()
-                .filter(|name| Severity::from_name(name).is_some_and(|s| !s.passes(minimum)))
-                .collect();
-            if !lower.is_empty() {
-                let marks = vec!["?"; lower.len()].join(", ");
-                conditions.push(format!("({0} is null or upper({0}) not in ({marks}))", quoted(column)));
-                bound.extend(lower.into_iter().map(str::to_owned));
-            }
+    /// Warns of rows that are never read, and of a query that reads the whole table.
+    async fn warn(&self) -> Result<(), sqlx::Error> {
+        let (mapping, dialect) = (&self.table.mapping, Dialect::Sqlite);
+        let table = dialect.quoted(&mapping.table);
+        let (timestamp, id) = (dialect.quoted(&mapping.timestamp), dialect.quoted(&mapping.id));
+        let lost = format!("select count(*) from {table} where {timestamp} is null or {id} is null");
+        let lost: i64 = sqlx::query_scalar(AssertSqlSafe(lost)).fetch_one(&self.pool).await?;
+        if lost > 0 {
+            tracing::warn!(
+                table = mapping.table,
+                rows = lost,
+                "rows without a timestamp or an id have no position and are not shipped"
+            );
         }
-        for filter in &query.filters {
-            let column = self.mapping.attributes.iter().find(|(name, _)| *name == filter.attribute);
-            let Some(column) = column.map(|(_, column)| quoted(column)) else { continue };
-            match &filter.condition {
-                Condition::Equals(value) => {
-                    conditions.push(format!("cast({column} as text) = ?"));
-                    bound.push(value.clone());
-                }
-                Condition::Within(parent) => {
-                    // What continues the parent after a dot lies between `parent.` and `parent/`, the next character.
-                    conditions.push(format!("({column} = ? or ({column} >= ? and {column} < ?))"));
-                    bound.extend([parent.clone(), format!("{parent}."), format!("{parent}/")]);
-                }
-                _ => {}
-            }
+        let limits = PageLimits { records_max: 1, bytes_max: 1, until: None };
+        let mut statement = self.table.page_statement(dialect, &Start::Earliest, &Query::all(), limits, &|_| true);
+        statement.sql.insert_str(0, "explain query plan ");
+        let plan = bound(statement).fetch_all(&self.pool).await?;
+        let sorts_all = |step: &SqliteRow| step.try_get::<&str, _>("detail").is_ok_and(|d| d.ends_with("FOR ORDER BY"));
+        if plan.iter().any(sorts_all) {
+            tracing::warn!(
+                table = mapping.table,
+                "there is no index on ({timestamp}, {id}): each page reads and sorts the whole table"
+            );
         }
+        Ok(())
     }
+}
 
-    /// The record of a row, and its position.
-    fn record(
-        &self,
-        row: &SqliteRow,
-        arena: &mut TextArena,
-        resource: &std::sync::Arc<Resource>,
-    ) -> Result<LogRecord, Error> {
-        let time: &str = row.try_get(0).map_err(|error| failed("read a row", error))?;
-        let key: &str = row.try_get(1).map_err(|error| failed("read a row", error))?;
-        let position = Cursor::text(arena.push(&format!("{time}\t{key}")));
-        let id = RecordId::new(self.partition.clone(), position);
-        let parsed = Timestamp::parse(time);
-        let mut record = LogRecord::new(id, parsed.unwrap_or_default());
-        record.resource = std::sync::Arc::clone(resource);
-        record.body = value(row, 2, arena)?;
-        if let Value::String(level) = value(row, 3, arena)? {
-            record.severity = level.parse().unwrap_or_default();
-            if record.severity.name() != level.as_str() {
-                record.severity_text = Some(level);
-            }
-        }
-        for (index, (name, _)) in self.mapping.attributes.iter().enumerate() {
-            match value(row, 4 + index, arena)? {
-                Value::Null => {}
-                value => record.attributes.push((arena.push(name), value)),
-            }
-        }
-        if parsed.is_none() {
-            // The record is shipped all the same, at the beginning of time, with what its row says.
-            record.attributes.push((Text::from_static("logship.timestamp_raw"), arena.push(time).into()));
-        }
-        Ok(record)
-    }
+/// A statement with its values. Names of tables and columns are quoted in it.
+fn bound(statement: Statement) -> sqlx::query::Query<'static, Sqlite, SqliteArguments> {
+    statement.binds.into_iter().fold(sqlx::query(AssertSqlSafe(statement.sql)), |query, bind| match bind {
+        Bind::Text(text) => query.bind(text),
+        Bind::Int(number) => query.bind(number),
+    })
 }
 
 #[async_trait]
@@ -247,9 +120,7 @@ impl Source for SqliteSource {
     }
 
     fn fingerprint(&self) -> String {
-        let mapping = &self.mapping;
-        let only = mapping.only.as_ref().map_or(String::new(), |(column, value)| format!(" only {column} = {value}"));
-        format!("table {} by {}, {}{only}", mapping.table, mapping.timestamp, mapping.id)
+        self.table.fingerprint()
     }
 
     fn arrival_order(&self) -> ArrivalOrder {
@@ -257,85 +128,62 @@ impl Source for SqliteSource {
     }
 
     async fn partitions(&self) -> Result<Vec<Partition>, Error> {
-        Ok(vec![self.partition.clone()])
+        Ok(vec![self.table.partition.clone()])
     }
 
     async fn read(&self, _: &Partition, start: &Start, query: &Query, limits: PageLimits) -> Result<Page, Error> {
-        let (sql, bound) = self.statement(start, query, limits);
-        // Names of tables and columns are quoted, and values are bound.
-        let mut statement = sqlx::query(AssertSqlSafe(sql));
-        for value in bound {
-            statement = statement.bind(value);
-        }
-        let resource = std::sync::Arc::new(Resource {
-            attributes: self
-                .mapping
-                .service_name
-                .iter()
-                .map(|name| ("service.name".into(), name.as_str().into()))
-                .collect(),
-        });
-        let mut rows = statement.fetch(&self.pool);
+        let statement = self.table.page_statement(Dialect::Sqlite, start, query, limits, &|_| true);
+        let mut rows = bound(statement).fetch(&self.pool);
         let mut arena = TextArena::new();
-        let (mut records, mut seen, mut bytes, mut next) = (Vec::new(), 0, 0, None);
-        let mut end = PageEnd::CaughtUp;
+        let mut page = PageBuilder::new(query, limits);
         while let Some(row) = rows.try_next().await.map_err(|error| failed("read the log table", error))? {
-            let record = self.record(&row, &mut arena, &resource)?;
-            let wanted = query.matches(&record);
-            if wanted && !records.is_empty() && bytes + record.size() > limits.bytes_max {
-                end = PageEnd::More;
+            let row = self.row(&row, &mut arena)?;
+            if !page.push(self.table.record(row, &mut arena)?) {
                 break;
             }
-            seen += 1;
-            next = Some(record.id.position().clone());
-            if wanted {
-                bytes += record.size();
-                records.push(record);
-            }
         }
-        if seen == limits.records_max {
-            end = PageEnd::More;
-        }
-        Ok(Page::ending_at(self.partition.clone(), records, next, end))
+        Ok(page.build(self.table.partition.clone()))
     }
 
     async fn check(&self) -> Result<(), Error> {
-        let table = &self.mapping.table;
+        let operation = "look at the log table";
         let found: Vec<String> = sqlx::query_scalar("select name from pragma_table_info(?)")
-            .bind(table)
+            .bind(&self.table.mapping.table)
             .fetch_all(&self.pool)
             .await
-            .map_err(|error| failed("look at the log table", error))?;
-        if found.is_empty() {
-            return Err(Error::config("mapping.table", format!("the database has no table `{table}`")));
-        }
-        for (field, column) in self.mapping.columns() {
-            if !found.iter().any(|name| name.eq_ignore_ascii_case(column)) {
-                let message = format!("the table `{table}` has no column `{column}`; it has: {}", found.join(", "));
-                return Err(Error::config(&format!("mapping.{field}"), message));
-            }
-        }
-        let (timestamp, id) = (quoted(&self.mapping.timestamp), quoted(&self.mapping.id));
-        let sql = format!("select count(*) from {} where {timestamp} is null or {id} is null", quoted(table));
-        let lost: i64 = sqlx::query_scalar(AssertSqlSafe(sql))
-            .fetch_one(&self.pool)
-            .await
-            .map_err(|error| failed("look at the log table", error))?;
-        if lost > 0 {
-            tracing::warn!(
-                table,
-                rows = lost,
-                "rows without a timestamp or an id have no position and are not shipped"
+            .map_err(|error| failed(operation, error))?;
+        self.table.mapping.check_columns(&found)?;
+        self.warn().await.map_err(|error| failed(operation, error))
+    }
+
+    async fn delete(&self, ids: &[RecordId]) -> Result<u64, Error> {
+        let (mapping, dialect) = (&self.table.mapping, Dialect::Sqlite);
+        let mut deleted = 0;
+        for batch in ids.chunks(DELETE_ROWS_MAX) {
+            let marks = vec!["?"; batch.len()].join(", ");
+            let sql = format!(
+                "delete from {} where {} in ({marks})",
+                dialect.quoted(&mapping.table),
+                dialect.quoted(&mapping.id)
             );
+            let mut query = sqlx::query(AssertSqlSafe(sql));
+            for id in batch {
+                let text = id.position().as_text().as_str();
+                let key = text.rsplit_once('\t').map_or(text, |(_, key)| key);
+                query = match mapping.id_type {
+                    IdType::Integer => query.bind(key.parse::<i64>().unwrap_or(-1)),
+                    _ => query.bind(key.to_owned()),
+                };
+            }
+            let result = query.execute(&self.pool).await.map_err(|error| failed("delete shipped rows", error))?;
+            deleted += result.rows_affected();
         }
-        Ok(())
+        Ok(deleted)
     }
 }
 
-/// A name as SQL quotes it.
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
+/// So many rows are deleted in one statement, and so in one transaction: writers do not wait long.
+const DELETE_ROWS_MAX: usize = 500;
 
 /// Whatever SQLite holds in a column, as what it is.
 fn value(row: &SqliteRow, index: usize, arena: &mut TextArena) -> Result<Value, Error> {
@@ -365,21 +213,10 @@ fn failed(operation: &'static str, error: sqlx::Error) -> Error {
     Error::new(kind, operation, "the database refused").with_source(error)
 }
 
-impl FromStr for TableMapping {
-    type Err = String;
-    /// The mapping of this name: `kestra`.
-    fn from_str(name: &str) -> Result<Self, String> {
-        match name {
-            "kestra" => Ok(TableMapping::kestra()),
-            _ => Err(format!("there is no mapping `{name}`; there is: kestra")),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use logship_core::Filter;
+    use logship_core::{Filter, PageEnd, Severity};
     use sqlx::Executor;
 
     const ALL: PageLimits = PageLimits { records_max: 1_000, bytes_max: usize::MAX, until: None };
@@ -410,7 +247,7 @@ mod tests {
     async fn read_all(source: &SqliteSource, start: Start, query: &Query, limits: PageLimits) -> Vec<String> {
         let (mut start, mut keys) = (start, Vec::new());
         loop {
-            let page = source.read(&source.partition, &start, query, limits).await.unwrap();
+            let page = source.read(&source.table.partition, &start, query, limits).await.unwrap();
             keys.extend(
                 page.records().iter().map(|record| {
                     record.id.position().as_text().split_once('\t').map(|(_, key)| key.to_owned()).unwrap()
@@ -461,10 +298,10 @@ mod tests {
             Query::all().filter(Filter::not_in("namespace", ["other", "company"])),
             Query::all().filter(Filter::equals("unmapped", "x")),
         ];
-        let all = source.read(&source.partition, &Start::Earliest, &Query::all(), ALL).await.unwrap();
+        let all = source.read(&source.table.partition, &Start::Earliest, &Query::all(), ALL).await.unwrap();
         for query in queries {
             let expected: Vec<_> = all.records().iter().filter(|record| query.matches(record)).map(|r| &r.id).collect();
-            let page = source.read(&source.partition, &Start::Earliest, &query, ALL).await.unwrap();
+            let page = source.read(&source.table.partition, &Start::Earliest, &query, ALL).await.unwrap();
             assert_eq!(page.records().iter().map(|record| &record.id).collect::<Vec<_>>(), expected, "{query}");
         }
     }
@@ -499,23 +336,148 @@ mod tests {
     async fn a_table_that_is_not_as_mapped_is_said_before_anything_is_read() {
         let mut source = source(ROWS).await;
         source.check().await.unwrap();
-        source.mapping.body = "text".to_owned();
+        source.table.mapping.body = "text".to_owned();
         let error = source.check().await.unwrap_err().to_string();
         assert!(
             error.contains("no column `text`") && error.contains("mapping.body") && error.contains("message"),
             "{error}"
         );
-        source.mapping.table = "nothing".to_owned();
+        source.table.mapping.table = "nothing".to_owned();
         assert!(source.check().await.unwrap_err().to_string().contains("no table `nothing`"));
         let missing = SqliteConfig { path: "/nowhere/logs.db".into(), mapping: TableMapping::kestra() };
         assert!(SqliteSource::open(missing).unwrap_err().to_string().contains("/nowhere/logs.db"));
+    }
+
+    /// Rows of integer ids and of a time in one of the numeric formats.
+    async fn numeric(format: TimestampFormat, unit: i64) -> SqliteSource {
+        let mut source = source(&[]).await;
+        source
+            .pool
+            .execute("create table numbers (id integer primary key, at integer, level text, message text)")
+            .await
+            .unwrap();
+        source.pool.execute("create index numbers_at on numbers (at, id)").await.unwrap();
+        for (id, seconds) in [(9, 1), (10, 1), (11, 2), (100, 2), (2, 3)] {
+            let sql = "insert into numbers (id, at, message) values (?, ?, 'm')";
+            sqlx::query(sql).bind(id).bind((1_795_163_400 + seconds) * unit).execute(&source.pool).await.unwrap();
+        }
+        source.table = Table::new(
+            TableMapping {
+                table: "numbers".to_owned(),
+                id: "id".to_owned(),
+                id_type: IdType::Integer,
+                timestamp: "at".to_owned(),
+                timestamp_format: Some(format),
+                attributes: Vec::new(),
+                only: None,
+                ..TableMapping::kestra()
+            },
+            TimestampFormat::Text,
+        );
+        source
+    }
+
+    #[tokio::test]
+    async fn numbers_are_times_and_ids_in_their_own_order() {
+        let formats = [
+            (TimestampFormat::UnixS, 1),
+            (TimestampFormat::UnixMs, 1_000),
+            (TimestampFormat::UnixUs, 1_000_000),
+            (TimestampFormat::UnixNs, 1_000_000_000),
+        ];
+        for (format, unit) in formats {
+            let source = numeric(format, unit).await;
+            source.check().await.unwrap();
+            for records_max in 1..=6 {
+                let limits = PageLimits { records_max, ..ALL };
+                let (mut start, mut ids) = (Start::Earliest, Vec::new());
+                loop {
+                    let page = source.read(&source.table.partition, &start, &Query::all(), limits).await.unwrap();
+                    assert!(page.records().is_sorted_by(|a, b| a.id < b.id));
+                    ids.extend(
+                        page.records().iter().map(|record| record.id.position().as_text().parse::<u64>().unwrap()),
+                    );
+                    let Some(next) = page.next() else { break };
+                    start = Start::After(next.clone());
+                }
+                assert_eq!(ids, [9, 10, 11, 100, 2], "{format:?}, pages of {records_max}");
+            }
+            let time: logship_core::Timestamp = "2026-11-20T08:30:02Z".parse().unwrap();
+            let from = source.read(&source.table.partition, &Start::At(time), &Query::all(), ALL).await.unwrap();
+            assert_eq!((from.records().len(), from.records()[0].timestamp), (3, time), "{format:?}");
+            let until = PageLimits { until: Some(time), ..ALL };
+            let before = source.read(&source.table.partition, &Start::Earliest, &Query::all(), until).await.unwrap();
+            assert_eq!(before.records().len(), 2, "{format:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn p7_delete_takes_the_rows_named_and_no_other() {
+        let source = numeric(TimestampFormat::UnixS, 1).await;
+        let page = source.read(&source.table.partition, &Start::Earliest, &Query::all(), ALL).await.unwrap();
+        let ids: Vec<RecordId> = page.records().iter().skip(1).step_by(2).map(|record| record.id.clone()).collect();
+        assert_eq!(source.delete(&ids).await.unwrap(), 2);
+        assert_eq!(source.delete(&ids).await.unwrap(), 0, "what is gone is no error");
+        let left: Vec<i64> =
+            sqlx::query_scalar("select id from numbers order by id").fetch_all(&source.pool).await.unwrap();
+        assert_eq!(left, [2, 9, 11]);
+    }
+
+    #[tokio::test]
+    async fn p4_rows_from_a_time_on_wait_when_they_are_told_to() {
+        let source = source(ROWS).await;
+        let until = PageLimits { until: Some("2026-11-20T08:30:01Z".parse().unwrap()), ..ALL };
+        let page = source.read(&source.table.partition, &Start::Earliest, &Query::all(), until).await.unwrap();
+        assert_eq!((page.records().len(), page.end()), (3, PageEnd::CaughtUp));
+    }
+
+    proptest::proptest! {
+        /// Goal: what the database decides is what the query says. Method: random rows of any type, random queries.
+        #[test]
+        fn k2_pushing_down_changes_nothing(
+            rows in proptest::collection::vec((0..6usize, 0..7usize), 1..20),
+            minimum in 0..4usize,
+            condition in 0..5usize,
+            values in proptest::collection::vec(0..7usize, 0..3),
+        ) {
+            const LEVELS: [&str; 6] = ["'INFO'", "'warning'", "'DEBUG'", "null", "'odd'", "7"];
+            const VALUES: [&str; 7] = ["'a'", "'a.b'", "'A'", "null", "7", "7.0", "x'61'"];
+            const TEXTS: [&str; 7] = ["a", "a.b", "A", "", "7", "7.0", "x"];
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let source = source(&[]).await;
+                for (number, (level, value)) in rows.iter().enumerate() {
+                    let sql = format!(
+                        "insert into logs (key, timestamp, message, level, namespace) values ('k{number:03}', '2026-11-20T08:30:00Z', 'm', {}, {})",
+                        LEVELS[*level], VALUES[*value],
+                    );
+                    source.pool.execute(AssertSqlSafe(sql)).await.unwrap();
+                }
+                let mut query = Query::all();
+                query.severity_min = [None, Some(Severity::DEBUG), Some(Severity::INFO), Some(Severity::ERROR)][minimum];
+                let texts: Vec<&str> = values.iter().map(|value| TEXTS[*value]).collect();
+                let first = texts.first().copied().unwrap_or("a");
+                query = match condition {
+                    0 => query.filter(Filter::equals("namespace", first)),
+                    1 => query.filter(Filter::one_of("namespace", texts)),
+                    2 => query.filter(Filter::not_in("namespace", texts)),
+                    3 => query.filter(Filter::within("namespace", first)),
+                    _ => query,
+                };
+                let all = source.read(&source.table.partition, &Start::Earliest, &Query::all(), ALL).await.unwrap();
+                assert_eq!(all.records().len(), rows.len());
+                let expected: Vec<_> = all.records().iter().filter(|record| query.matches(record)).map(|r| &r.id).collect();
+                let page = source.read(&source.table.partition, &Start::Earliest, &query, ALL).await.unwrap();
+                assert_eq!(page.records().iter().map(|record| &record.id).collect::<Vec<_>>(), expected, "{query}");
+            });
+        }
     }
 
     #[tokio::test]
     async fn a_row_says_what_it_is_whatever_sqlite_holds() {
         let source = source(&[("k", "no time", "WARNING", "n")]).await;
         source.pool.execute("update logs set attempt_number = 3, message = cast(x'61ff62' as text)").await.unwrap();
-        let page = source.read(&source.partition, &Start::Earliest, &Query::all(), ALL).await.unwrap();
+        let page = source.read(&source.table.partition, &Start::Earliest, &Query::all(), ALL).await.unwrap();
         let record = &page.records()[0];
         assert_eq!(record.body, "a\u{fffd}b".into());
         assert_eq!(record.attribute("attemptNumber"), Some(&3.into()));
