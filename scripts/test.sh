@@ -28,4 +28,12 @@ for package in logship-exporters logship-sources logship-state logship; do
   done
 done
 
+# Tests against real servers; one that could not run is a failure.
+eval "$(scripts/servers.sh start)"
+trap 'scripts/servers.sh stop' EXIT
+export LOGSHIP_REQUIRE_SERVERS=1
 step cargo test --workspace --all-features --locked
+
+# The main job, as the README's first command does it but for the optimiser.
+step cargo build -q --example quickstart --locked
+(cd "$(mktemp -d)" && step "$CARGO_TARGET_DIR/debug/examples/quickstart")

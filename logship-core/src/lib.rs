@@ -11,6 +11,7 @@
 //! This crate has no HTTP client, no database driver and no vendor in it, starts no threads of its own, installs
 //! nothing process-wide, and reads the clock only through [`Clock`] and `tokio::time`.
 
+mod builder;
 mod chunk;
 mod compression;
 mod dead_letter;
@@ -40,6 +41,7 @@ mod window;
 pub use async_trait::async_trait;
 pub use tokio_util::sync::CancellationToken;
 
+pub use builder::LogShipperBuilder;
 pub use chunk::{Begins, Body, Chunk};
 pub use compression::Compression;
 pub use dead_letter::DeadLetter;
@@ -59,7 +61,7 @@ pub use registry::{BuildContext, Fields, Registry, read_fields};
 pub use report::{LaneReport, LaneStatus, RunReport};
 pub use secret::{NoSecrets, Secret, SecretProvider, SecretRef};
 pub use severity::Severity;
-pub use shipper::{LogShipper, LogShipperBuilder};
+pub use shipper::LogShipper;
 pub use source::{ArrivalOrder, Source};
 pub use text::{Text, TextArena};
 pub use time::{Clock, SystemClock, Timestamp};

@@ -5,8 +5,8 @@ use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use logship_core::{
-    BuildContext, Chunk, Compression, Encoding, Error, ErrorKind, Exporter, Limits, LogRecord, Outcome, Registry,
-    Secret, SecretRef, Unencodable, async_trait, read_fields,
+    BuildContext, Chunk, Compression, Encoding, Error, ErrorKind, Exporter, Limits, Outcome, Registry, Secret,
+    SecretRef, async_trait, read_fields,
 };
 use reqwest::header::{
     AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
@@ -17,7 +17,7 @@ use serde::Deserialize;
 
 pub use crate::delivery::Connection;
 use crate::delivery::{Answer, Delivery, basic, host_of, parse_url, secret_value};
-use crate::encode::json;
+use crate::encode::Records;
 
 /// Where and how to send.
 ///
@@ -193,7 +193,7 @@ impl Http {
         let (url, url_auth) = parse_url(context.secret("url", &config.url)?.expose())?;
         let headers = headers(&config, url_auth.as_ref(), &context)?;
         let delivery = Delivery::new("http export", &config.connection)?;
-        let encoding = Arc::new(Json::new(config.format, config.compression));
+        let encoding = Arc::new(Records::new(config.format == HttpFormat::JsonArray, config.compression));
         Ok(Http { delivery, url, url_auth, headers: RwLock::new(headers), encoding, config, context })
     }
 
@@ -291,50 +291,6 @@ impl Exporter for Http {
 impl fmt::Debug for Http {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Http").field("host", &host_of(&self.url)).field("config", &self.config).finish_non_exhaustive()
-    }
-}
-
-/// A body of JSON: lines, or one array.
-#[derive(Debug)]
-struct Json {
-    key: String,
-    format: HttpFormat,
-    compression: Compression,
-}
-
-impl Json {
-    fn new(format: HttpFormat, compression: Compression) -> Self {
-        Json { key: format!("http {format:?} {}", String::from(compression)), format, compression }
-    }
-}
-
-impl Encoding for Json {
-    fn key(&self) -> &str {
-        &self.key
-    }
-
-    fn record(&self, record: &LogRecord, out: &mut Vec<u8>) -> Result<(), Unencodable> {
-        json::record(out, record)?;
-        if self.format == HttpFormat::Ndjson {
-            out.push(b'\n');
-        }
-        Ok(())
-    }
-
-    fn begin(&self) -> &'static [u8] {
-        if self.format == HttpFormat::JsonArray { b"[" } else { b"" }
-    }
-
-    fn separator(&self) -> &'static [u8] {
-        if self.format == HttpFormat::JsonArray { b"," } else { b"" }
-    }
-
-    fn end(&self) -> &'static [u8] {
-        if self.format == HttpFormat::JsonArray { b"]" } else { b"" }
-    }
-
-    fn compression(&self) -> Compression {
-        self.compression
     }
 }
 
@@ -462,7 +418,9 @@ mod tests {
     use axum::body::Bytes;
     use axum::http::{HeaderMap, Method, StatusCode, Uri};
     use axum::response::IntoResponse;
-    use logship_core::{Advice, Certainty, Cursor, Page, PageEnd, Partition, RecordId, Timestamp, read_fields};
+    use logship_core::{
+        Advice, Certainty, Cursor, LogRecord, Page, PageEnd, Partition, RecordId, Timestamp, read_fields,
+    };
     use proptest::prelude::*;
     use serde_json::json;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};

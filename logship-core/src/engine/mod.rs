@@ -98,43 +98,71 @@ struct Run<'a> {
     lease: Lease,
 }
 
-/// The lanes at work.
-type Lanes = JoinSet<(usize, LaneStatus)>;
+/// The lanes at work, and what they share.
+struct Team {
+    reader: Arc<Reader>,
+    committer: Arc<Committer>,
+    gauge: Arc<Gauge>,
+    news: Arc<Signal<News>>,
+    contexts: Vec<Arc<LaneContext>>,
+    tasks: JoinSet<(usize, LaneStatus)>,
+    /// How lanes ended, and after which time.
+    ended: BTreeMap<usize, (LaneStatus, Duration)>,
+}
 
 impl Run<'_> {
     async fn ship(&self, stop: CancellationToken) -> Result<RunReport, Error> {
         let shipper = self.shipper;
-        let started = (shipper.clock.now(), Instant::now());
+        let (started, began) = (shipper.clock.now(), Instant::now());
         // Cancelled by the caller's token, by the deadline, and by nothing of ours that the caller would notice.
         let stop = stop.child_token();
         let offsets = shipper.store.load(&shipper.offset_key).await?;
         let (offsets, refusals) = self.prepare(offsets).await?;
         let partitions = shipper.source.partitions().await?;
+        let mut team = self.assemble(offsets, partitions, &stop);
+        self.set_going(&mut team, &refusals);
+        self.wait(&mut team, began, &stop).await?;
+        let mut lanes = Vec::new();
+        for (number, context) in team.contexts.iter().enumerate() {
+            let panicked = || {
+                let message = "the lane panicked; this is a fault in logship or in the exporter";
+                (LaneStatus::Stopped(Error::new(ErrorKind::Unexpected, "ship", message)), Duration::ZERO)
+            };
+            let (status, elapsed) = team.ended.remove(&number).unwrap_or_else(panicked);
+            lanes.push(self.finish(context, status, elapsed).await);
+        }
+        Ok(RunReport {
+            started,
+            elapsed: began.elapsed(),
+            source_records: team.reader.records(),
+            source_reads: team.reader.reads(),
+            memory_peak: team.gauge.peak(),
+            memory_budget: shipper.byte_budget,
+            lanes,
+        })
+    }
+
+    /// Everything that the lanes share, and what each is given.
+    fn assemble(&self, offsets: Offsets, partitions: Vec<Partition>, stop: &CancellationToken) -> Team {
+        let (shipper, shares) = (self.shipper, self.shipper.shares);
         let news = Arc::new(Signal::new(News { partitions: Arc::new(partitions) }));
         let gauge = Arc::new(Gauge::default());
-        let shares = shipper.shares;
-        let reader = Arc::new(Reader::new(
-            Arc::clone(&shipper.source),
-            ReaderOptions {
-                query: shipper.query.clone(),
-                limits: PageLimits { records_max: shipper.page_records, bytes_max: shares.page, until: None },
-                retained_max: shares.retained,
-                settle: shipper.settle,
-                until: shipper.until,
-                clock: Arc::clone(&shipper.clock),
-            },
-            Arc::clone(&gauge),
-            shipper.lanes.len(),
-        ));
+        let options = ReaderOptions {
+            query: shipper.query.clone(),
+            limits: PageLimits { records_max: shipper.page_records, bytes_max: shares.page, until: None },
+            retained_max: shares.retained,
+            settle: shipper.settle,
+            until: shipper.until,
+            clock: Arc::clone(&shipper.clock),
+        };
+        let source = Arc::clone(&shipper.source);
+        let reader = Arc::new(Reader::new(source, options, Arc::clone(&gauge), shipper.lanes.len()));
         let committer = Arc::new(Committer::new(offsets));
-        let mut contexts: Vec<Arc<LaneContext>> = Vec::new();
-        let mut statuses: BTreeMap<usize, LaneStatus> = BTreeMap::new();
-        let mut elapsed: BTreeMap<usize, Duration> = BTreeMap::new();
-        let mut lanes = Lanes::new();
-        for (number, lane) in shipper.lanes.iter().enumerate() {
-            let context = Arc::new(LaneContext {
+        let overlap = (shipper.source.arrival_order() == ArrivalOrder::Bounded).then_some(shipper.overlap);
+        let context = |(number, lane): (usize, &Lane)| {
+            Arc::new(LaneContext {
                 number,
-                courier: courier(shipper, lane, number, &gauge, &stop),
+                courier: courier(shipper, lane, number, &gauge, stop),
                 reader: Arc::clone(&reader),
                 committer: Arc::clone(&committer),
                 clock: Arc::clone(&shipper.clock),
@@ -142,69 +170,51 @@ impl Run<'_> {
                 news: Arc::clone(&news),
                 share: shares.lane,
                 page: shares.page,
-                overlap: (shipper.source.arrival_order() == ArrivalOrder::Bounded).then_some(shipper.overlap),
+                overlap,
                 grace: shipper.grace,
-            });
-            contexts.push(Arc::clone(&context));
-            match refusals.get(&lane.id) {
-                Some(error) => {
-                    reader.leave(number);
-                    statuses.insert(number, LaneStatus::Stopped(error.duplicate()));
-                }
-                None => {
-                    let span = tracing::info_span!("lane", id = %lane.id, kind = lane.exporter.kind());
-                    lanes.spawn(async move { (number, context.run().await) }.instrument(span));
-                }
+            })
+        };
+        let contexts = shipper.lanes.iter().enumerate().map(context).collect();
+        let (tasks, ended) = (JoinSet::new(), BTreeMap::new());
+        Team { reader, committer, gauge, news, contexts, tasks, ended }
+    }
+
+    /// Starts every lane whose offset means what it should.
+    fn set_going(&self, team: &mut Team, refusals: &BTreeMap<String, Error>) {
+        for (number, lane) in self.shipper.lanes.iter().enumerate() {
+            if let Some(error) = refusals.get(&lane.id) {
+                team.reader.leave(number);
+                team.ended.insert(number, (LaneStatus::Stopped(error.duplicate()), Duration::ZERO));
+                continue;
             }
+            let span = tracing::info_span!("lane", id = %lane.id, kind = lane.exporter.kind());
+            let context = Arc::clone(&team.contexts[number]);
+            team.tasks.spawn(async move { (number, context.run().await) }.instrument(span));
         }
-        let deadline = shipper.deadline.map(|deadline| started.1 + deadline.saturating_sub(shipper.grace));
+    }
+
+    /// Waits for the lanes, commits what they finish, and keeps the lease meanwhile.
+    async fn wait(&self, team: &mut Team, began: Instant, stop: &CancellationToken) -> Result<(), Error> {
+        let shipper = self.shipper;
+        let deadline = shipper.deadline.map(|deadline| began + deadline.saturating_sub(shipper.grace));
         let keep = self.keep_lease();
-        let commit = committer.run(shipper.store.as_ref(), &self.lease);
-        let watch = self.watch_source(&news);
+        let commit = team.committer.run(shipper.store.as_ref(), &self.lease);
+        let watch = self.watch_source(&team.news);
         tokio::pin!(keep, commit, watch);
-        let mut deadline_passed = false;
         loop {
             tokio::select! {
                 biased;
                 error = &mut commit => return Err(error),
                 error = &mut keep => return Err(error),
-                joined = lanes.join_next() => match joined {
-                    None => break,
-                    Some(Ok((number, status))) => {
-                        statuses.insert(number, status);
-                        elapsed.insert(number, started.1.elapsed());
-                    }
+                joined = team.tasks.join_next() => match joined {
+                    None => return Ok(()),
+                    Some(Ok((number, status))) => drop(team.ended.insert(number, (status, began.elapsed()))),
                     Some(Err(error)) => tracing::error!(%error, "a lane ended without a status"),
                 },
-                () = until(deadline), if !deadline_passed => {
-                    deadline_passed = true;
-                    stop.cancel();
-                }
+                () = until(deadline), if !stop.is_cancelled() => stop.cancel(),
                 () = &mut watch, if self.mode == Mode::Continuous => {}
             }
         }
-        let mut reports = Vec::new();
-        for (number, context) in contexts.iter().enumerate() {
-            let panicked = || {
-                LaneStatus::Stopped(Error::new(
-                    ErrorKind::Unexpected,
-                    "ship",
-                    "the lane panicked; this is a fault in logship or in the exporter",
-                ))
-            };
-            let status = statuses.remove(&number).unwrap_or_else(panicked);
-            let time = elapsed.get(&number).copied().unwrap_or_default();
-            reports.push(self.finish(context, status, time).await);
-        }
-        Ok(RunReport {
-            started: started.0,
-            elapsed: started.1.elapsed(),
-            source_records: reader.records(),
-            source_reads: reader.reads(),
-            memory_peak: gauge.peak(),
-            memory_budget: shipper.byte_budget,
-            lanes: reports,
-        })
     }
 
     /// Fixes where new lanes begin, before anything is read, and finds the lanes whose offsets mean something else.

@@ -11,6 +11,7 @@
 mod actors;
 mod world;
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -193,31 +194,8 @@ async fn one_process(world: &World, plans: &[Plan], seed: u64, process: u64, par
             false => shipper.run_once_until(stop.clone()).await,
         }
     };
-    let mut stopped_at = None;
-    let end = async {
-        match ending {
-            Ending::Once | Ending::Crashed => std::future::pending().await,
-            Ending::Dropped => tokio::time::sleep(moment).await,
-            Ending::Stopped => {
-                tokio::time::sleep(moment).await;
-                stopped_at = Some(tokio::time::Instant::now());
-                stop.cancel();
-                std::future::pending().await
-            }
-            Ending::Fenced => {
-                tokio::time::sleep(moment).await;
-                world.steal_lease();
-                std::future::pending().await
-            }
-        }
-    };
-    let writers = async {
-        for _ in 0..world.pick(6) {
-            tokio::time::sleep(Duration::from_millis(world.pick(3_000).into())).await;
-            world.append(&format!("p{}", world.pick(partitions)), world.pick(40) as usize);
-        }
-        std::future::pending().await
-    };
+    let stopped_at = Cell::new(None);
+    let end = end(world, ending, moment, &stop, &stopped_at);
     // A continuous run that is not told to stop is, in the end.
     let patience = tokio::time::sleep(Duration::from_secs(120));
     let result = tokio::select! {
@@ -225,11 +203,11 @@ async fn one_process(world: &World, plans: &[Plan], seed: u64, process: u64, par
         () = world.crash() => None,
         result = run => Some(result),
         () = end => None,
-        () = writers => None,
+        () = write(world, partitions) => None,
         () = patience => None,
     };
     drop(shipper);
-    if let (Some(stopped_at), Some(Ok(_))) = (stopped_at, &result)
+    if let (Some(stopped_at), Some(Ok(_))) = (stopped_at.get(), &result)
         && stopped_at.elapsed() > GRACE + Duration::from_secs(3)
     {
         world.violation(format!("P9: a stop took {:?}", stopped_at.elapsed()));
@@ -253,6 +231,38 @@ async fn one_process(world: &World, plans: &[Plan], seed: u64, process: u64, par
     } else {
         tokio::time::sleep(LEASE).await;
     }
+}
+
+/// Ends a process in its own way. Returns if that is by dropping it.
+async fn end(
+    world: &World,
+    ending: Ending,
+    moment: Duration,
+    stop: &CancellationToken,
+    stopped_at: &Cell<Option<tokio::time::Instant>>,
+) {
+    if matches!(ending, Ending::Dropped | Ending::Stopped | Ending::Fenced) {
+        tokio::time::sleep(moment).await;
+    }
+    match ending {
+        Ending::Dropped => return,
+        Ending::Stopped => {
+            stopped_at.set(Some(tokio::time::Instant::now()));
+            stop.cancel();
+        }
+        Ending::Fenced => world.steal_lease(),
+        Ending::Once | Ending::Crashed => {}
+    }
+    std::future::pending().await
+}
+
+/// Writes more rows while a process runs.
+async fn write(world: &World, partitions: u32) {
+    for _ in 0..world.pick(6) {
+        tokio::time::sleep(Duration::from_millis(world.pick(3_000).into())).await;
+        world.append(&format!("p{}", world.pick(partitions)), world.pick(40) as usize);
+    }
+    std::future::pending().await
 }
 
 /// P6: while a lease lasts, a second run is turned away.
