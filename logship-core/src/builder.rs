@@ -243,7 +243,7 @@ impl LogShipperBuilder {
     /// The shipper.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`], with the name of the option that is wrong and why.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config), with the name of the option that is wrong and why.
     pub fn build(self) -> Result<LogShipper, Error> {
         let Some(store) = self.store else {
             return Err(Error::config("offsets", "an offset store is required, such as a file or a memory store"));
