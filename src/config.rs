@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use logship_core::{BuildContext, Error, Fields, Lane, LaneOptions, LogShipper, Query, Registry};
+use logship_core::{
+    BuildContext, Enrichment, Error, Fields, Lane, LaneOptions, LogShipper, Query, Redaction, RedactionConfig, Registry,
+};
 use serde::Deserialize;
 
 /// A shipper as configuration.
@@ -56,6 +58,12 @@ pub struct ShipperConfig {
     /// The most bytes of records and bodies held at a time. Default 64 MiB.
     #[serde(default = "default_byte_budget")]
     pub byte_budget: usize,
+    /// Which secrets are kept out of everything that leaves. Default: nothing is changed; `{}` for all that is built in.
+    #[serde(default)]
+    pub redaction: Option<RedactionConfig>,
+    /// What is added to every record. Default nothing.
+    #[serde(default)]
+    pub enrichment: Option<Enrichment>,
     /// Where records go. At least one.
     pub exporters: Vec<ExporterEntry>,
 }
@@ -127,6 +135,12 @@ impl ShipperConfig {
             .settle(Duration::from_secs(self.settle_secs))
             .overlap(Duration::from_secs(self.overlap_secs))
             .byte_budget(self.byte_budget);
+        if let Some(redaction) = self.redaction {
+            builder = builder.transform(Redaction::new(redaction, context)?);
+        }
+        if let Some(enrichment) = self.enrichment {
+            builder = builder.transform(enrichment);
+        }
         for entry in self.exporters {
             let exporter = registry
                 .exporter(&entry.kind, entry.fields, context)

@@ -8,7 +8,7 @@ use crate::engine::CpuWork;
 use crate::engine::budget::Shares;
 use crate::progress::ProgressSender;
 use crate::shipper::LogShipper;
-use crate::{Clock, Error, Lane, OffsetKey, OffsetStore, Query, Source, SystemClock, Timestamp};
+use crate::{Clock, Error, Lane, OffsetKey, OffsetStore, Query, Source, SystemClock, Timestamp, Transform};
 
 /// Where a lane begins that has no offset yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +39,7 @@ pub struct LogShipperBuilder {
     until: Option<Timestamp>,
     settle: Duration,
     overlap: Duration,
+    transforms: Vec<Arc<dyn Transform>>,
     lanes: Vec<Lane>,
     byte_budget: usize,
     page_records: usize,
@@ -64,6 +65,7 @@ impl LogShipperBuilder {
             until: None,
             settle: Duration::ZERO,
             overlap: Duration::from_secs(5 * 60),
+            transforms: Vec::new(),
             lanes: Vec::new(),
             byte_budget: 64 * 1024 * 1024,
             page_records: 1000,
@@ -147,6 +149,14 @@ impl LogShipperBuilder {
     #[must_use]
     pub fn overlap(mut self, overlap: Duration) -> Self {
         self.overlap = overlap;
+        self
+    }
+
+    /// Changes every record before any lane sees it, in the order in which transforms are added: a
+    /// [`Redaction`](crate::Redaction), an [`Enrichment`](crate::Enrichment), or one of the program's own.
+    #[must_use]
+    pub fn transform(mut self, transform: impl Transform + 'static) -> Self {
+        self.transforms.push(Arc::new(transform));
         self
     }
 
@@ -284,6 +294,7 @@ impl LogShipperBuilder {
             until: self.until,
             settle: self.settle,
             overlap: self.overlap,
+            transforms: self.transforms.into(),
             lanes: self.lanes,
             byte_budget: self.byte_budget,
             shares,

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::encoding::{EncodedPage, Encoding};
 use crate::engine::budget::{Gauge, Held};
-use crate::{Cursor, LogRecord, Partition, Timestamp};
+use crate::{Cursor, LogRecord, Partition, Timestamp, Transform};
 
 /// How much one read may give.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +82,15 @@ impl Page {
     /// Bytes of memory the records hold.
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// The page with every record changed by these, one after another.
+    pub(crate) fn transformed(mut self, transforms: &[Arc<dyn Transform>]) -> Self {
+        for record in &mut self.records {
+            transforms.iter().for_each(|transform| transform.apply(record));
+        }
+        self.bytes = self.records.iter().map(LogRecord::size).sum();
+        self
     }
 
     /// Leaves out the records that are not wanted after all.

@@ -11,7 +11,7 @@ use crate::engine::budget::Shares;
 use crate::engine::{self, CpuWork, Mode};
 use crate::progress::{Progress, ProgressSender};
 use crate::rehearsal;
-use crate::{Clock, Error, ErrorKind, Lane, OffsetKey, OffsetStore, Query, RunReport, Source, Timestamp};
+use crate::{Clock, Error, ErrorKind, Lane, OffsetKey, OffsetStore, Query, RunReport, Source, Timestamp, Transform};
 
 /// Reads a source from the last offset, once, and gives each lane what is new to it.
 ///
@@ -51,6 +51,7 @@ pub struct LogShipper {
     pub(crate) until: Option<Timestamp>,
     pub(crate) settle: Duration,
     pub(crate) overlap: Duration,
+    pub(crate) transforms: Arc<[Arc<dyn Transform>]>,
     pub(crate) lanes: Vec<Lane>,
     pub(crate) byte_budget: usize,
     pub(crate) shares: Shares,

@@ -153,6 +153,8 @@ impl Run<'_> {
             retained_max: shares.retained,
             settle: shipper.settle,
             until: shipper.until,
+            transforms: Arc::clone(&shipper.transforms),
+            cpu: shipper.cpu,
             clock: Arc::clone(&shipper.clock),
         };
         let source = Arc::clone(&shipper.source);

@@ -10,9 +10,10 @@ use futures::FutureExt;
 use futures::future::{BoxFuture, Shared, WeakShared};
 
 use super::budget::Gauge;
+use super::offload::CpuWork;
 use crate::{
     ArrivalOrder, Clock, Cursor, Error, ErrorKind, Page, PageEnd, PageLimits, Partition, Query, Source, Start,
-    Timestamp,
+    Timestamp, Transform,
 };
 
 /// A page, and the first of its records that the asking lane has not had.
@@ -40,6 +41,9 @@ pub(crate) struct ReaderOptions {
     pub(crate) settle: Duration,
     /// Records of this time or later are not shipped.
     pub(crate) until: Option<Timestamp>,
+    /// What every record goes through before a lane sees it.
+    pub(crate) transforms: Arc<[Arc<dyn Transform>]>,
+    pub(crate) cpu: CpuWork,
     pub(crate) clock: Arc<dyn Clock>,
 }
 
@@ -152,6 +156,10 @@ impl Inner {
         };
         let limits = PageLimits { until, ..self.options.limits };
         let mut page = self.source.read(&partition, &start, &self.options.query, limits).await?;
+        if !self.options.transforms.is_empty() && !page.records().is_empty() {
+            let transforms = Arc::clone(&self.options.transforms);
+            page = self.options.cpu.run(move || page.transformed(&transforms)).await?;
+        }
         self.verify(&page, &start, until)?;
         if let (ArrivalOrder::Total, Some(until)) = (self.source.arrival_order(), self.options.until) {
             page.keep(|record| record.timestamp < until);
