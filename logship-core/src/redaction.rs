@@ -77,11 +77,14 @@ struct Pattern {
     regex: Regex,
     redact: Redact,
     /// What is found is only meant if this holds.
-    check: fn(&str) -> bool,
+    check: Check,
 }
 
+/// Whether what was found is one.
+type Check = fn(&str) -> bool;
+
 /// What secrets look like. Where a pattern has a group named `secret`, only that is replaced.
-const BUILTIN: &[(&str, fn(&str) -> bool)] = &[
+const BUILTIN: &[(&str, Check)] = &[
     // Authorization headers: <https://www.rfc-editor.org/rfc/rfc6750#section-2.1>, <https://www.rfc-editor.org/rfc/rfc7617>.
     (r"(?i)\b(?:bearer|apikey|splunk)\s+[a-z0-9\-._~+/]{8,}=*", always),
     (r"(?i)\bbasic\s+(?P<secret>[a-z0-9+/]{6,}={0,2})", is_base64_of_pair),
