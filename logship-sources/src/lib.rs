@@ -2,6 +2,8 @@
 
 #[cfg(feature = "memory")]
 pub mod memory;
+#[cfg(feature = "_sql")]
+pub mod sql;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 

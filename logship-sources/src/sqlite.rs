@@ -4,91 +4,32 @@
 //! transaction stays open between pages. An index on `(timestamp, id)` makes each page a range of it.
 //!
 //! Rows may become readable behind a position that has been read, from writers with slow clocks or transactions that
-//! commit late; [`arrival_order`](Source::arrival_order) says so. Rows whose timestamp or id is NULL have no position
-//! and are not read; [`check`](Source::check) warns of them with their number.
+//! commit late; [`arrival_order`](Source::arrival_order) says so. Rows whose timestamp or id is NULL, or of another
+//! type than the mapping says (in SQLite each value has a type of its own), have no position and are not read;
+//! [`check`](Source::check) warns of them with their number.
 
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use futures::TryStreamExt;
 use logship_core::{
-    ArrivalOrder, Condition, Cursor, Error, ErrorKind, LogRecord, Page, PageEnd, PageLimits, Partition, Query,
-    RecordId, Registry, Resource, Severity, Source, Start, Text, TextArena, Timestamp, Value, async_trait, read_fields,
+    ArrivalOrder, Error, ErrorKind, Page, PageLimits, Partition, Query, RecordId, Registry, Source, Start, TextArena,
+    Value, async_trait, read_fields,
 };
-use serde::{Deserialize, Serialize};
-use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions, SqliteRow};
-use sqlx::{AssertSqlSafe, Row, SqlitePool, TypeInfo, ValueRef};
+use serde::Deserialize;
+use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqlitePoolOptions, SqliteRow};
+use sqlx::{Arguments, AssertSqlSafe, Row, SqlitePool, TypeInfo, ValueRef};
+use tokio::sync::OnceCell;
 
-/// Which table holds the records, and what its columns mean.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TableMapping {
-    /// The table.
-    pub table: String,
-    /// The column that tells rows apart: text or whole numbers, unique.
-    pub id: String,
-    /// The column that holds when it happened, as text that sorts as time does (ISO 8601, UTC).
-    pub timestamp: String,
-    /// The column that holds the severity's name.
-    #[serde(default)]
-    pub severity: Option<String>,
-    /// The column that holds what the record says.
-    pub body: String,
-    /// Attributes, and the columns that hold them, in the order in which records get them.
-    #[serde(default)]
-    pub attributes: Vec<(String, String)>,
-    /// The `service.name` of every record's resource.
-    #[serde(default)]
-    pub service_name: Option<String>,
-    /// Only rows in which this column is NULL or has this value are read.
-    #[serde(default)]
-    pub only: Option<(String, String)>,
-}
+use crate::sql::{self, Bind, Column, Dialect, Kind, Layout, PageBuilder, RowReader, RowSizes, Statements};
 
-impl TableMapping {
-    /// The `logs` table of a Kestra database, as its own log shipper reads it: rows of test and playground executions
-    /// are left out. Attributes have Kestra's names.
-    pub fn kestra() -> Self {
-        let attributes = [
-            ("tenantId", "tenant_id"),
-            ("namespace", "namespace"),
-            ("flowId", "flow_id"),
-            ("taskId", "task_id"),
-            ("executionId", "execution_id"),
-            ("taskRunId", "taskrun_id"),
-            ("attemptNumber", "attempt_number"),
-            ("triggerId", "trigger_id"),
-            ("executionKind", "execution_kind"),
-            ("thread", "thread"),
-        ];
-        TableMapping {
-            table: "logs".to_owned(),
-            id: "key".to_owned(),
-            timestamp: "timestamp".to_owned(),
-            severity: Some("level".to_owned()),
-            body: "message".to_owned(),
-            attributes: attributes.map(|(name, column)| (name.to_owned(), column.to_owned())).to_vec(),
-            service_name: Some("Kestra".to_owned()),
-            only: Some(("execution_kind".to_owned(), "NORMAL".to_owned())),
-        }
-    }
-
-    /// Every column that is read, with the field of the mapping that names it.
-    fn columns(&self) -> Vec<(String, &str)> {
-        let mut columns = vec![("id".to_owned(), self.id.as_str()), ("timestamp".to_owned(), &self.timestamp)];
-        columns.push(("body".to_owned(), &self.body));
-        columns.extend(self.severity.iter().map(|column| ("severity".to_owned(), column.as_str())));
-        columns.extend(self.only.iter().map(|(column, _)| ("only".to_owned(), column.as_str())));
-        columns.extend(self.attributes.iter().map(|(name, column)| (format!("attributes.{name}"), column.as_str())));
-        columns
-    }
-}
+pub use crate::sql::{IdFormat, JsonColumn, TableMapping, TimestampFormat};
 
 /// What a configuration says of a [`SqliteSource`].
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SqliteConfig {
-    /// The database file. It must exist; it is opened for reading only.
+    /// The database file. It must exist; it is opened for reading, and for writing only by
+    /// [`delete`](Source::delete).
     pub path: PathBuf,
     /// The table. Default: Kestra's `logs`.
     #[serde(default = "TableMapping::kestra")]
@@ -96,11 +37,15 @@ pub struct SqliteConfig {
 }
 
 /// Reads a table of a SQLite database.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct SqliteSource {
     pool: SqlitePool,
+    /// For deleting, where `pool` only reads.
+    writer: Option<SqlitePool>,
     mapping: TableMapping,
     partition: Partition,
+    layout: OnceCell<Layout>,
+    sizes: RowSizes,
 }
 
 pub(crate) fn register(registry: &mut Registry) {
@@ -116,121 +61,73 @@ impl SqliteSource {
         if !config.path.is_file() {
             return Err(Error::config("path", format!("there is no database file {}", config.path.display())));
         }
-        let options = SqliteConnectOptions::new().filename(&config.path).read_only(true);
-        let pool = SqlitePoolOptions::new().max_connections(4).connect_lazy_with(options);
-        Ok(SqliteSource::in_pool(pool, config.mapping))
+        let options = SqliteConnectOptions::new().filename(&config.path);
+        let pool = SqlitePoolOptions::new().max_connections(4).connect_lazy_with(options.clone().read_only(true));
+        let mut source = SqliteSource::in_pool(pool, config.mapping);
+        source.writer = Some(SqlitePoolOptions::new().max_connections(1).connect_lazy_with(options));
+        Ok(source)
     }
 
-    /// Reads through the host's own pool.
+    /// Reads, and deletes, through the host's own pool.
     pub fn in_pool(pool: SqlitePool, mapping: TableMapping) -> Self {
         let partition = Partition::new(&mapping.table);
-        SqliteSource { pool, mapping, partition }
+        SqliteSource { pool, writer: None, mapping, partition, layout: OnceCell::new(), sizes: RowSizes::default() }
     }
 
-    /// The query of one page, and what is bound to it.
-    fn statement(&self, start: &Start, query: &Query, rows_max: usize) -> (String, Vec<String>) {
-        let mapping = &self.mapping;
-        let (timestamp, id) = (quoted(&mapping.timestamp), quoted(&mapping.id));
-        let mut columns =
-            vec![format!("cast({timestamp} as text)"), format!("cast({id} as text)"), quoted(&mapping.body)];
-        columns.push(mapping.severity.as_deref().map_or("null".to_owned(), quoted));
-        columns.extend(mapping.attributes.iter().map(|(_, column)| quoted(column)));
-        let mut conditions = vec![format!("{timestamp} is not null and {id} is not null")];
-        let mut bound = Vec::new();
-        match start {
-            Start::Earliest => {}
-            Start::At(time) => {
-                // Without the fraction: at or before every way of writing this moment, `Z` and all.
-                conditions.push(format!("{timestamp} >= ?"));
-                bound.push(time.to_string()[..19].to_owned());
-            }
-            Start::After(cursor) => {
-                let (time, key) = cursor.as_text().split_once('\t').unwrap_or((cursor.as_text(), ""));
-                conditions.push(format!("({timestamp} > ? or ({timestamp} = ? and cast({id} as text) > ?))"));
-                bound.extend([time.to_owned(), time.to_owned(), key.to_owned()]);
-                // Says the same more weakly, in a form for which SQLite uses an index.
-                conditions.push(format!("{timestamp} >= ?"));
-                bound.push(time.to_owned());
-            }
-        }
-        if let Some((column, value)) = &mapping.only {
-            conditions.push(format!("({0} is null or {0} = ?)", quoted(column)));
-            bound.push(value.clone());
-        }
-        self.push_down(query, &mut conditions, &mut bound);
-        let sql = format!(
-            "select {} from {} where {} order by {timestamp}, cast({id} as text) limit {rows_max}",
-            columns.join(", "),
-            quoted(&mapping.table),
-            conditions.join(" and "),
-        );
-        (sql, bound)
+    /// The table as it was when first looked at.
+    async fn layout(&self) -> Result<&Layout, Error> {
+        self.layout.get_or_try_init(|| self.look()).await
     }
 
-    /// What of a query the database can decide. The rest is decided on the record.
-    fn push_down(&self, query: &Query, conditions: &mut Vec<String>, bound: &mut Vec<String>) {
-        if let (Some(minimum), Some(column)) = (query.severity_min, &self.mapping.severity) {
-            const NAMES: [&str; 5] = ["TRACE", "DEBUG", "INFO", "WARN", "ERROR"];
-            let lower: Vec<&str> = NAMES
-                .into_iter()
-                .filter(|name| Severity::from_name(name).is_some_and(|s| !s.passes(minimum)))
-                .collect();
-            if !lower.is_empty() {
-                let marks = vec!["?"; lower.len()].join(", ");
-                conditions.push(format!("({0} is null or upper({0}) not in ({marks}))", quoted(column)));
-                bound.extend(lower.into_iter().map(str::to_owned));
-            }
-        }
-        for filter in &query.filters {
-            let column = self.mapping.attributes.iter().find(|(name, _)| *name == filter.attribute);
-            let Some(column) = column.map(|(_, column)| quoted(column)) else { continue };
-            match &filter.condition {
-                Condition::Equals(value) => {
-                    conditions.push(format!("cast({column} as text) = ?"));
-                    bound.push(value.clone());
-                }
-                Condition::Within(parent) => {
-                    // What continues the parent after a dot lies between `parent.` and `parent/`, the next character.
-                    conditions.push(format!("({column} = ? or ({column} >= ? and {column} < ?))"));
-                    bound.extend([parent.clone(), format!("{parent}."), format!("{parent}/")]);
-                }
-                _ => {}
-            }
-        }
+    /// The table as it is now.
+    async fn look(&self) -> Result<Layout, Error> {
+        let sql = "select name, type, \"notnull\" from pragma_table_info(?, ?)";
+        let rows: Vec<(String, String, bool)> = sqlx::query_as(sql)
+            .bind(&self.mapping.table)
+            .bind(self.mapping.schema.as_deref())
+            .fetch_all(&self.pool)
+            .await
+            .map_err(|error| failed("look at the log table", error))?;
+        let columns: Vec<Column> = rows
+            .into_iter()
+            .map(|(name, declared, not_null)| Column { name, kind: Kind::Dynamic, declared, nullable: !not_null })
+            .collect();
+        let layout = Layout::new(&self.mapping, &columns)?;
+        let is_number = self.mapping.timestamp_format.unit_nanos().is_some();
+        check_affinity("timestamp_format", &layout.timestamp, is_number)?;
+        check_affinity("id_format", &layout.id, self.mapping.id_format == IdFormat::Integer)?;
+        Ok(layout)
     }
 
-    /// The record of a row, and its position.
-    fn record(
-        &self,
-        row: &SqliteRow,
-        arena: &mut TextArena,
-        resource: &std::sync::Arc<Resource>,
-    ) -> Result<LogRecord, Error> {
-        let time: &str = row.try_get(0).map_err(|error| failed("read a row", error))?;
-        let key: &str = row.try_get(1).map_err(|error| failed("read a row", error))?;
-        let position = Cursor::text(arena.push(&format!("{time}\t{key}")));
-        let id = RecordId::new(self.partition.clone(), position);
-        let parsed = Timestamp::parse(time);
-        let mut record = LogRecord::new(id, parsed.unwrap_or_default());
-        record.resource = std::sync::Arc::clone(resource);
-        record.body = value(row, 2, arena)?;
-        if let Value::String(level) = value(row, 3, arena)? {
-            record.severity = level.parse().unwrap_or_default();
-            if record.severity.name() != level.as_str() {
-                record.severity_text = Some(level);
-            }
+    /// Warns of rows that cannot be read, and of pages that cost a look at every row.
+    async fn warn(&self, statements: &Statements<'_>) -> Result<(), Error> {
+        let table = &self.mapping.table;
+        let lost: i64 = sqlx::query_scalar(AssertSqlSafe(statements.count_unreadable()))
+            .fetch_one(&self.pool)
+            .await
+            .map_err(|error| failed("look at the log table", error))?;
+        if lost > 0 {
+            tracing::warn!(
+                table,
+                rows = lost,
+                "rows whose timestamp or id is missing or of another type have no position and are not shipped"
+            );
         }
-        for (index, (name, _)) in self.mapping.attributes.iter().enumerate() {
-            match value(row, 4 + index, arena)? {
-                Value::Null => {}
-                value => record.attributes.push((arena.push(name), value)),
-            }
+        if self.plan(statements).await?.iter().any(|step| is_slow(step)) {
+            tracing::warn!(table, hint = %sql::index_hint(&self.mapping), "every page looks at the whole table");
         }
-        if parsed.is_none() {
-            // The record is shipped all the same, at the beginning of time, with what its row says.
-            record.attributes.push((Text::from_static("logship.timestamp_raw"), arena.push(time).into()));
-        }
-        Ok(record)
+        Ok(())
+    }
+
+    /// How the database finds a page.
+    async fn plan(&self, statements: &Statements<'_>) -> Result<Vec<String>, Error> {
+        let page = statements.page(&statements.example(), &Query::all(), 100, None)?;
+        let explain = AssertSqlSafe(format!("explain query plan {}", page.sql));
+        let rows = sqlx::query_with(explain, arguments(page.bound)?)
+            .fetch_all(&self.pool)
+            .await
+            .map_err(|error| failed("explain a page", error))?;
+        rows.iter().map(|row| row.try_get("detail").map_err(|error| failed("explain a page", error))).collect()
     }
 }
 
@@ -241,9 +138,7 @@ impl Source for SqliteSource {
     }
 
     fn fingerprint(&self) -> String {
-        let mapping = &self.mapping;
-        let only = mapping.only.as_ref().map_or(String::new(), |(column, value)| format!(" only {column} = {value}"));
-        format!("table {} by {}, {}{only}", mapping.table, mapping.timestamp, mapping.id)
+        self.mapping.fingerprint()
     }
 
     fn arrival_order(&self) -> ArrivalOrder {
@@ -255,125 +150,110 @@ impl Source for SqliteSource {
     }
 
     async fn read(&self, _: &Partition, start: &Start, query: &Query, limits: PageLimits) -> Result<Page, Error> {
-        let (sql, bound) = self.statement(start, query, limits.records_max);
-        // Names of tables and columns are quoted, and values are bound.
-        let mut statement = sqlx::query(AssertSqlSafe(sql));
-        for value in bound {
-            statement = statement.bind(value);
-        }
-        let resource = std::sync::Arc::new(Resource {
-            attributes: self
-                .mapping
-                .service_name
-                .iter()
-                .map(|name| ("service.name".into(), name.as_str().into()))
-                .collect(),
-        });
-        let mut rows = statement.fetch(&self.pool);
-        let mut arena = TextArena::new();
-        let (mut records, mut seen, mut bytes, mut next) = (Vec::new(), 0, 0, None);
-        let mut end = PageEnd::CaughtUp;
+        let layout = self.layout().await?;
+        let asked = self.sizes.rows(limits);
+        let page = Statements { dialect: Dialect::Sqlite, layout }.page(start, query, asked, None)?;
+        let mut rows = sqlx::query_with(AssertSqlSafe(page.sql), arguments(page.bound)?).fetch(&self.pool);
+        let (mut reader, mut page) = (RowReader::new(Dialect::Sqlite, layout), PageBuilder::new(start, query, limits));
         while let Some(row) = rows.try_next().await.map_err(|error| failed("read the log table", error))? {
-            let record = self.record(&row, &mut arena, &resource)?;
-            let wanted = query.matches(&record);
-            if wanted && !records.is_empty() && bytes + record.size() > limits.bytes_max {
-                end = PageEnd::More;
+            if !page.push(reader.record(|index, _, arena| value(&row, index, arena))?)? {
                 break;
             }
-            seen += 1;
-            next = Some(record.id.position().clone());
-            if wanted {
-                bytes += record.size();
-                records.push(record);
-            }
         }
-        if seen == limits.records_max {
-            end = PageEnd::More;
-        }
-        Ok(Page::ending_at(self.partition.clone(), records, next, end))
+        Ok(page.finish(layout, asked, &self.sizes))
     }
 
     async fn check(&self) -> Result<(), Error> {
-        let table = &self.mapping.table;
-        let found: Vec<String> = sqlx::query_scalar("select name from pragma_table_info(?)")
-            .bind(table)
-            .fetch_all(&self.pool)
-            .await
-            .map_err(|error| failed("look at the log table", error))?;
-        if found.is_empty() {
-            return Err(Error::config("mapping.table", format!("the database has no table `{table}`")));
+        let layout = self.look().await?;
+        self.warn(&Statements { dialect: Dialect::Sqlite, layout: &layout }).await
+    }
+
+    async fn delete(&self, ids: &[RecordId]) -> Result<u64, Error> {
+        let statements = Statements { dialect: Dialect::Sqlite, layout: self.layout().await? };
+        let pool = self.writer.as_ref().unwrap_or(&self.pool);
+        let mut deleted = 0;
+        for batch in sql::batches(&self.partition, ids)? {
+            let statement = statements.delete(batch)?;
+            let done = sqlx::query_with(AssertSqlSafe(statement.sql), arguments(statement.bound)?).execute(pool).await;
+            deleted += done.map_err(|error| failed("delete rows", error))?.rows_affected();
         }
-        for (field, column) in self.mapping.columns() {
-            if !found.iter().any(|name| name.eq_ignore_ascii_case(column)) {
-                let message = format!("the table `{table}` has no column `{column}`; it has: {}", found.join(", "));
-                return Err(Error::config(&format!("mapping.{field}"), message));
-            }
-        }
-        let (timestamp, id) = (quoted(&self.mapping.timestamp), quoted(&self.mapping.id));
-        let sql = format!("select count(*) from {} where {timestamp} is null or {id} is null", quoted(table));
-        let lost: i64 = sqlx::query_scalar(AssertSqlSafe(sql))
-            .fetch_one(&self.pool)
-            .await
-            .map_err(|error| failed("look at the log table", error))?;
-        if lost > 0 {
-            tracing::warn!(
-                table,
-                rows = lost,
-                "rows without a timestamp or an id have no position and are not shipped"
-            );
-        }
-        Ok(())
+        Ok(deleted)
     }
 }
 
-/// A name as SQL quotes it.
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
+/// SQLite turns what is written to a column into the type the column was declared with, if it can, and so the values
+/// of a column of the wrong type would none be read (<https://www.sqlite.org/datatype3.html#determination_of_column_affinity>).
+fn check_affinity(field: &str, column: &Column, is_number: bool) -> Result<(), Error> {
+    let declared = column.declared.to_ascii_uppercase();
+    let holds_integers = declared.contains("INT");
+    let holds_text = !holds_integers && ["CHAR", "CLOB", "TEXT"].iter().any(|word| declared.contains(word));
+    if (holds_integers && !is_number) || (holds_text && is_number) {
+        let message = format!("the column `{}` is of type {declared}: does it hold text or numbers?", column.name);
+        return Err(Error::config(&format!("mapping.{field}"), message));
+    }
+    Ok(())
+}
+
+/// Whether a step of a plan looks at every row, or sorts them all
+/// (<https://www.sqlite.org/eqp.html>).
+fn is_slow(step: &str) -> bool {
+    step.starts_with("SCAN") || step == "USE TEMP B-TREE FOR ORDER BY"
+}
+
+/// What a statement binds, as SQLite takes it.
+fn arguments(bound: Vec<Bind>) -> Result<SqliteArguments, Error> {
+    let mut arguments = SqliteArguments::default();
+    for value in bound {
+        let added = match value {
+            Bind::Text(text) => arguments.add(text),
+            Bind::Int(number) | Bind::Micros(number) => arguments.add(number),
+            // No id of SQLite is that large.
+            Bind::Unsigned(number) => arguments.add(number.to_string()),
+        };
+        added.map_err(|error| failed("bind a value", sqlx::Error::Encode(error)))?;
+    }
+    Ok(arguments)
 }
 
 /// Whatever SQLite holds in a column, as what it is.
-fn value(row: &SqliteRow, index: usize, arena: &mut TextArena) -> Result<Value, Error> {
-    let raw = row.try_get_raw(index).map_err(|error| failed("read a row", error))?;
-    let kind = raw.type_info().name().to_owned();
+fn value(row: &SqliteRow, index: usize, arena: &mut TextArena) -> Result<Value, sql::Cause> {
+    let raw = row.try_get_raw(index)?;
     if raw.is_null() {
         return Ok(Value::Null);
     }
-    let read = match kind.as_str() {
-        "INTEGER" | "BOOLEAN" => row.try_get_unchecked::<i64, _>(index).map(Value::Int),
-        "REAL" => row.try_get_unchecked::<f64, _>(index).map(Value::Double),
-        "BLOB" => row.try_get_unchecked::<Vec<u8>, _>(index).map(|bytes| Value::Bytes(bytes.into())),
-        _ => row.try_get_unchecked::<Vec<u8>, _>(index).map(|bytes| Value::String(arena.push_lossy(&bytes))),
-    };
-    read.map_err(|error| failed("read a row", error))
+    // Bytes that are no UTF-8 are text to SQLite all the same.
+    let bytes = || row.try_get_unchecked::<&[u8], _>(index);
+    Ok(match raw.type_info().name() {
+        "INTEGER" | "BOOLEAN" => Value::Int(row.try_get_unchecked(index)?),
+        "REAL" => Value::Double(row.try_get_unchecked(index)?),
+        "BLOB" => Value::Bytes(bytes()?.to_vec().into()),
+        _ => Value::String(arena.push_lossy(bytes()?)),
+    })
 }
 
-/// A locked or missing database may come back; anything else would fail again.
+/// A locked or missing database may come back; anything else would fail again
+/// (<https://www.sqlite.org/rescode.html>).
 fn failed(operation: &'static str, error: sqlx::Error) -> Error {
-    let locked = error.as_database_error().is_some_and(|error| error.message().contains("locked"));
-    let kind = match &error {
-        sqlx::Error::PoolTimedOut | sqlx::Error::Io(_) => ErrorKind::Unavailable,
-        _ if locked => ErrorKind::Unavailable,
-        sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => ErrorKind::State,
-        _ => ErrorKind::Config,
-    };
-    Error::new(kind, operation, "the database refused").with_source(error)
-}
-
-impl FromStr for TableMapping {
-    type Err = String;
-    /// The mapping of this name: `kestra`.
-    fn from_str(name: &str) -> Result<Self, String> {
-        match name {
-            "kestra" => Ok(TableMapping::kestra()),
-            _ => Err(format!("there is no mapping `{name}`; there is: kestra")),
+    let code = error.as_database_error().and_then(|error| error.code()).and_then(|code| code.parse::<i32>().ok());
+    let (kind, message) = match (&error, code.map(|code| code & 0xff)) {
+        (_, Some(5 | 6)) => (ErrorKind::Unavailable, "the database is locked by somebody else"),
+        (_, Some(10 | 13 | 14)) => (ErrorKind::Unavailable, "the database cannot be used"),
+        (_, Some(8)) => (ErrorKind::Auth, "the database may not be written to"),
+        (_, Some(11 | 26)) => (ErrorKind::State, "the database is damaged, or no SQLite database"),
+        (sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::WorkerCrashed, _) => {
+            (ErrorKind::Unavailable, "the database cannot be reached")
         }
-    }
+        (sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_), _) => (ErrorKind::State, "a row cannot be read"),
+        _ => (ErrorKind::Config, "the database refused a statement"),
+    };
+    Error::new(kind, operation, message).with_source(error)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use logship_core::Filter;
+    use logship_core::{Condition, Cursor, Filter, LogRecord, PageEnd, Severity, Timestamp};
+    use proptest::prelude::*;
     use sqlx::Executor;
 
     const ALL: PageLimits = PageLimits { records_max: 1_000, bytes_max: usize::MAX };
@@ -493,7 +373,7 @@ mod tests {
     async fn a_table_that_is_not_as_mapped_is_said_before_anything_is_read() {
         let mut source = source(ROWS).await;
         source.check().await.unwrap();
-        source.mapping.body = "text".to_owned();
+        source.mapping.body = Some("text".to_owned());
         let error = source.check().await.unwrap_err().to_string();
         assert!(
             error.contains("no column `text`") && error.contains("mapping.body") && error.contains("message"),
@@ -515,5 +395,202 @@ mod tests {
         assert_eq!(record.attribute("attemptNumber"), Some(&3.into()));
         assert_eq!(record.attribute("logship.timestamp_raw"), Some(&"no time".into()));
         assert_eq!((record.severity, record.severity_name()), (Severity::WARN, "WARNING"));
+    }
+
+    /// A source of a table `t` of these columns.
+    async fn table(columns: &str, inserts: &str, mapping: TableMapping) -> SqliteSource {
+        let pool = SqlitePoolOptions::new().max_connections(1).connect("sqlite::memory:").await.unwrap();
+        pool.execute(AssertSqlSafe(format!("create table t ({columns}); {inserts}"))).await.unwrap();
+        SqliteSource::in_pool(pool, TableMapping { body: Some("m".to_owned()), ..mapping })
+    }
+
+    #[tokio::test]
+    async fn integer_ids_and_times_are_read_in_the_databases_order() {
+        let ids = [i64::MIN, -10, -9, -1, 0, 9, 10, i64::MAX];
+        let rows: Vec<String> = ids.iter().rev().map(|id| format!("({id}, 1795163400123, 'm')")).collect();
+        let inserts = format!("insert into t values {}, (5, -1, 'm')", rows.join(", "));
+        let mut mapping = TableMapping::new("t", "id", "at");
+        mapping.id_format = IdFormat::Integer;
+        mapping.timestamp_format = TimestampFormat::UnixMs;
+        let source = table("id integer primary key, at integer, m text", &inserts, mapping).await;
+        source.check().await.unwrap();
+        let (mut start, mut times) = (Start::Earliest, Vec::new());
+        loop {
+            let limits = PageLimits { records_max: 1, ..ALL };
+            let page = source.read(&source.partition, &start, &Query::all(), limits).await.unwrap();
+            let Some(next) = page.next() else { break };
+            start = Start::After(next.to_string().parse().unwrap());
+            times.extend(page.records().iter().map(|record| record.timestamp));
+        }
+        assert_eq!(times[0], Timestamp::from_millis(-1));
+        assert_eq!(times[1..], [Timestamp::from_millis(1_795_163_400_123); 8]);
+        let since = Start::At(Timestamp::from_nanos(1_795_163_400_122_000_001));
+        let page = source.read(&source.partition, &since, &Query::all(), ALL).await.unwrap();
+        assert_eq!(page.records().len(), 8);
+    }
+
+    #[tokio::test]
+    async fn a_format_that_is_not_the_columns_is_said_before_anything_is_read() {
+        let source = table("id integer primary key, at text, m", "", TableMapping::new("t", "id", "at")).await;
+        let error = source.check().await.unwrap_err().to_string();
+        assert!(error.contains("mapping.id_format") && error.contains("INTEGER"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn json_keys_become_attributes_behind_the_columns() {
+        let mut mapping = TableMapping::new("t", "id", "at");
+        mapping.attributes = vec![("flow".to_owned(), "flow".to_owned())];
+        mapping.json = Some(JsonColumn { column: "j".to_owned(), body: None, skip: vec!["level".to_owned()] });
+        let inserts = r#"insert into t values ('b', '2026-11-21', 'm', 'f', 'no json'), ('a', '2026-11-20', 'm', null,
+            '{"flow":"other","level":"INFO","n":null,"deep":{"x":[1,2.5]},"t":"ä"}')"#;
+        let source = table("id text, at text, m text, flow text, j text", inserts, mapping).await;
+        let page = source.read(&source.partition, &Start::Earliest, &Query::all(), ALL).await.unwrap();
+        let deep = Value::Map(vec![("x".into(), Value::Array(vec![1.into(), 2.5.into()]))]);
+        assert_eq!(page.records()[0].attributes, [("deep".into(), deep), ("t".into(), "ä".into())]);
+        assert_eq!(page.records()[1].attributes, [("flow".into(), "f".into()), ("j".into(), "no json".into())]);
+    }
+
+    #[tokio::test]
+    async fn an_index_on_time_and_id_serves_ties_too() {
+        let source = source(&[]).await;
+        let layout = source.look().await.unwrap();
+        let statements = Statements { dialect: Dialect::Sqlite, layout: &layout };
+        let plan = source.plan(&statements).await.unwrap();
+        assert!(plan.iter().any(|step| is_slow(step)), "{plan:?}");
+        source.pool.execute("create index i on logs (timestamp)").await.unwrap();
+        let plan = source.plan(&statements).await.unwrap();
+        assert!(!plan.iter().any(|step| is_slow(step)), "{plan:?}");
+        source.pool.execute("create index j on logs (timestamp, key)").await.unwrap();
+        let plan = source.plan(&statements).await.unwrap();
+        assert_eq!(plan, ["SEARCH logs USING INDEX j ((timestamp,key)>(?,?))"]);
+    }
+
+    #[tokio::test]
+    async fn p7_delete_takes_the_rows_named_and_no_other() {
+        let source = source(ROWS).await;
+        let page = source.read(&source.partition, &Start::Earliest, &Query::all(), ALL).await.unwrap();
+        let mut ids: Vec<RecordId> = page.records().iter().map(|record| record.id.clone()).collect();
+        // The row `d` is another one by now: its time has changed.
+        source.pool.execute("update logs set timestamp = '2027-01-01T00:00:00Z' where key = 'd'").await.unwrap();
+        ids.retain(|id| !id.position().as_text().ends_with("\tf"));
+        ids.push(RecordId::new(source.partition.clone(), Cursor::text("2026-11-20\tgone".into())));
+        assert_eq!(source.delete(&ids).await.unwrap(), 4);
+        assert_eq!(read_all(&source, Start::Earliest, &Query::all(), ALL).await, ["f", "d"]);
+        let foreign = RecordId::new(Partition::new("other"), Cursor::text("2026\tf".into()));
+        assert!(source.delete(&[foreign]).await.is_err());
+        assert_eq!(source.delete(&[]).await.unwrap(), 0);
+    }
+
+    /// Goal: a database file is opened for reading, and deleting from it works all the same, in several statements.
+    #[tokio::test]
+    async fn p7_delete_works_on_a_file_in_batches() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("logs.db");
+        let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true);
+        let pool = SqlitePool::connect_with(options).await.unwrap();
+        pool.execute(
+            "create table t (id text primary key, at text, m text); with recursive n(i) as \
+             (select 1 union all select i + 1 from n where i < 1001) insert into t select i, '2026-11-20', 'm' from n",
+        )
+        .await
+        .unwrap();
+        let mapping = TableMapping { body: Some("m".to_owned()), ..TableMapping::new("t", "id", "at") };
+        let source = SqliteSource::open(SqliteConfig { path, mapping }).unwrap();
+        let page = source.read(&source.partition, &Start::Earliest, &Query::all(), ALL).await.unwrap();
+        assert_eq!(page.records().len(), 1_000);
+        let ids: Vec<RecordId> = page.records().iter().map(|record| record.id.clone()).collect();
+        assert_eq!(source.delete(&ids).await.unwrap(), 1_000);
+        let left: i64 = sqlx::query_scalar("select count(*) from t").fetch_one(&pool).await.unwrap();
+        assert_eq!(left, 1);
+    }
+
+    #[tokio::test]
+    async fn a_start_in_time_finds_both_ways_of_writing_a_day() {
+        let rows = [
+            ("a", "2026-11-20 07:59:59", "INFO", "n"),
+            ("b", "2026-11-20 08:30:00.5", "INFO", "n"),
+            ("c", "2026-11-20T07:59:59Z", "INFO", "n"),
+            ("d", "2026-11-20T08:30:00.1Z", "INFO", "n"),
+            ("e", "2026-11-20T08:30:00.9Z", "INFO", "n"),
+        ];
+        let source = source(&rows).await;
+        let start = Start::At("2026-11-20T08:30:00.3Z".parse().unwrap());
+        assert_eq!(read_all(&source, start, &Query::all(), ALL).await, ["b", "e"]);
+    }
+
+    #[tokio::test]
+    async fn an_order_that_is_not_the_positions_order_is_an_error_and_no_loss() {
+        let mapping = TableMapping::new("t", "id", "at");
+        let inserts = "insert into t values ('a', '2026', 'm'), ('a', '2026', 'm')";
+        let source = table("id text, at text, m text", inserts, mapping).await;
+        let error = source.read(&source.partition, &Start::Earliest, &Query::all(), ALL).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::State);
+        assert!(error.to_string().contains("is the id unique"), "{error}");
+    }
+
+    /// Any value SQLite can hold in a column, as SQL.
+    fn any_value() -> impl Strategy<Value = String> {
+        let texts = ["a", "A", "a.b", "a/b", "a.", "5", "05", "-5", "5.5", "true", "", "a\0b", "ä"];
+        prop_oneof![
+            Just("null".to_owned()),
+            prop::sample::select(texts.to_vec()).prop_map(|text| format!("cast(x'{}' as text)", hex(text.as_bytes()))),
+            Just("cast(x'61ff' as text)".to_owned()),
+            (-6_i64..7).prop_map(|number| number.to_string()),
+            prop::sample::select(vec!["5.0", "5.5", "-1e300", "x'61'"]).prop_map(str::to_owned),
+        ]
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn any_filter() -> impl Strategy<Value = Filter> {
+        let texts = ["a", "A", "a.b", "a.", "5", "05", "-5", "5.0", "true", "", "a\0b", "a\u{fffd}", "ä"];
+        let value = move || prop::sample::select(texts.to_vec()).prop_map(str::to_owned);
+        let name = prop::sample::select(vec!["free", "number", "unmapped"]).prop_map(str::to_owned);
+        let condition = prop_oneof![
+            value().prop_map(Condition::Equals),
+            value().prop_map(Condition::Within),
+            prop::collection::vec(value(), 0..4).prop_map(Condition::In),
+            prop::collection::vec(value(), 0..4).prop_map(Condition::NotIn),
+        ];
+        (name, condition).prop_map(|(attribute, condition)| Filter { attribute, condition })
+    }
+
+    const MINIMUMS: [Option<Severity>; 4] = [None, Some(Severity::TRACE), Some(Severity::INFO), Some(Severity::ERROR)];
+    const WORDS: [&str; 7] = ["INFO", "info", "iNFO", "Warn", "odd", "crit", ""];
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// What the database decides is what the query says of each record, whatever the columns hold.
+        #[test]
+        fn k2_push_down_agrees_with_the_query(
+            rows in prop::collection::vec((any_value(), any_value(), any_value()), 1..12),
+            filters in prop::collection::vec(any_filter(), 1..3),
+            minimum in prop::sample::select(MINIMUMS.to_vec()),
+            words in prop::collection::vec(prop::sample::select(WORDS.to_vec()), 12),
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let values = rows.iter().zip(words).enumerate().map(|(index, ((free, number, level), word))| {
+                    let level = if word.is_empty() { level.clone() } else { format!("'{word}'") };
+                    format!("('{index:03}', '2026', 'm', {free}, {number}, {level})")
+                });
+                let inserts = format!("insert into t values {}", values.collect::<Vec<_>>().join(", "));
+                let mut mapping = TableMapping::new("t", "id", "at");
+                mapping.severity = Some("level".to_owned());
+                mapping.attributes = ["free", "number"].map(|name| (name.to_owned(), name.to_owned())).to_vec();
+                let columns = "id text, at text, m text, free, number integer, level collate nocase";
+                let source = table(columns, &inserts, mapping).await;
+                let mut query = Query::all();
+                query.severity_min = minimum;
+                query.filters = filters;
+                let all = source.read(&source.partition, &Start::Earliest, &Query::all(), ALL).await.unwrap();
+                let wanted: Vec<&LogRecord> = all.records().iter().filter(|record| query.matches(record)).collect();
+                let page = source.read(&source.partition, &Start::Earliest, &query, ALL).await.unwrap();
+                assert_eq!(page.records().iter().collect::<Vec<_>>(), wanted, "{query}");
+            });
+        }
     }
 }
