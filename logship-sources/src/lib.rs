@@ -2,6 +2,8 @@
 
 #[cfg(feature = "memory")]
 pub mod memory;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 #[cfg(feature = "_sql")]
 pub mod sql;
 #[cfg(feature = "sqlite")]
@@ -11,6 +13,8 @@ use logship_core::Registry;
 
 /// Adds every source that is compiled in and can be configured, under the name of its feature.
 pub fn register(registry: &mut Registry) {
+    #[cfg(feature = "postgres")]
+    postgres::register(registry);
     #[cfg(feature = "sqlite")]
     sqlite::register(registry);
     // Without a source that can be configured there is nothing to add to it.

@@ -8,12 +8,12 @@ mod mapping;
 mod page;
 mod position;
 mod statement;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub use mapping::{IdFormat, JsonColumn, TableMapping, TimestampFormat};
 
 pub(crate) use layout::{Column, Kind, Layout};
-#[cfg(any(feature = "mysql", feature = "postgres"))]
-pub(crate) use page::json_value;
 pub(crate) use page::{Cause, PageBuilder, RowReader, RowSizes};
 pub(crate) use statement::{Bind, Dialect, Statements};
 
@@ -39,4 +39,18 @@ pub(crate) fn batches<'a>(
 /// The index that helps where a page looks at the whole table.
 pub(crate) fn index_hint(mapping: &TableMapping) -> String {
     format!("create an index on {} ({}, {})", mapping.table, mapping.timestamp, mapping.id)
+}
+
+/// Warns where rows may have no position.
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+pub(crate) fn warn_of_nulls(layout: &Layout) {
+    for column in [&layout.timestamp, &layout.id] {
+        if column.nullable {
+            tracing::warn!(
+                table = layout.mapping.table,
+                column = column.name,
+                "rows in which this column is NULL have no position and are not shipped"
+            );
+        }
+    }
 }

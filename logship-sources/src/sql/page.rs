@@ -9,7 +9,7 @@ use logship_core::{
 };
 
 use super::json::JsonReader;
-use super::layout::{Column, Layout};
+use super::layout::{Column, Kind, Layout};
 use super::position::{self, Times};
 use super::statement::Dialect;
 use super::{IdFormat, JsonColumn};
@@ -67,9 +67,13 @@ impl<'a> RowReader<'a> {
             }
         }
         record.attributes.reserve(layout.attributes.len());
-        for (name, _) in &layout.attributes {
+        for (name, column) in &layout.attributes {
             match next(&mut self.arena)? {
                 Value::Null => {}
+                Value::String(text) if column.kind == Kind::Json => {
+                    let value = self.json.read(&text, &mut self.arena).unwrap_or(Value::String(text));
+                    record.attributes.push((name.clone(), value));
+                }
                 value => record.attributes.push((name.clone(), value)),
             }
         }
@@ -136,12 +140,6 @@ impl<'a> RowReader<'a> {
 fn unreadable(layout: &Layout, column: &Column, cause: Cause) -> Error {
     let message = format!("a row of `{}` cannot be read: its column `{}`", layout.mapping.table, column.name);
     Error::new(ErrorKind::State, "read the log table", message).with_source(cause)
-}
-
-/// A JSON value of a mapped attribute, from its text.
-#[cfg(any(feature = "mysql", feature = "postgres"))]
-pub(crate) fn json_value(text: Text, arena: &mut TextArena) -> Value {
-    JsonReader::default().read(&text, arena).unwrap_or(Value::String(text))
 }
 
 /// Collects the records of a page until it is full.

@@ -160,6 +160,10 @@ impl Statements<'_> {
             statement.push(if index == 0 { "(" } else { " or (" });
             statement.push(&format!("{} = ", self.dialect.quoted(&self.layout.id.name)));
             statement.bind(id.clone());
+            if self.dialect == Dialect::Postgres && self.layout.id.kind == Kind::Other {
+                // A UUID is compared with a UUID, or no index helps.
+                statement.push(&format!("::text::{}", self.layout.id.declared));
+            }
             statement.push(&format!(" and {} = ", self.id()));
             statement.bind(id);
             statement.push(&format!(" and {} = ", self.time()));
