@@ -97,6 +97,9 @@ impl PostgresConfig {
         Ok(PgPoolOptions::new()
             .max_connections(self.connections_max.max(1))
             .acquire_timeout(ACQUIRE_TIMEOUT)
+            // Connections that never age need no task that closes them, and so no runtime to make the pool in.
+            .idle_timeout(None)
+            .max_lifetime(None)
             .after_connect(move |connection, _| Box::pin(prepare(connection, timeout_secs)))
             .connect_lazy_with(options.application_name("logship")))
     }
@@ -135,7 +138,7 @@ pub(crate) fn register(registry: &mut Registry) {
 }
 
 impl PostgresSource {
-    /// Reads the database at a URL. Connects on first use, from within a runtime.
+    /// Reads the database at a URL. Connects on first use.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] when a URL is none, or a secret is not found.
@@ -204,7 +207,7 @@ impl PostgresSource {
         transaction
             .execute("set local enable_seqscan = off; set local enable_sort = off; set local enable_bitmapscan = off")
             .await?;
-        let explain = AssertSqlSafe(format!("explain {}", page.sql));
+        let explain = AssertSqlSafe(format!("explain (costs off) {}", page.sql));
         let plan = sqlx::query_with(explain, arguments(page.bound)?).fetch_all(&mut *transaction).await?;
         transaction.rollback().await?;
         plan.iter().map(|line| line.try_get(0)).collect()
@@ -340,7 +343,7 @@ fn kind(type_name: &str) -> Kind {
 /// Whether a line of a plan reads the whole table or sorts the whole rest of it.
 fn is_slow(line: &str) -> bool {
     let node = line.trim_start().trim_start_matches("->").trim_start();
-    node.starts_with("Seq Scan") || node.starts_with("Sort ")
+    node.starts_with("Seq Scan") || node == "Sort"
 }
 
 /// Microseconds from 1970 to 2000, where PostgreSQL begins to count.

@@ -62,9 +62,11 @@ impl SqliteSource {
             return Err(Error::config("path", format!("there is no database file {}", config.path.display())));
         }
         let options = SqliteConnectOptions::new().filename(&config.path);
-        let pool = SqlitePoolOptions::new().max_connections(4).connect_lazy_with(options.clone().read_only(true));
-        let mut source = SqliteSource::in_pool(pool, config.mapping);
-        source.writer = Some(SqlitePoolOptions::new().max_connections(1).connect_lazy_with(options));
+        // Connections that never age need no task that closes them, and so no runtime to make the pool in.
+        let pool = |max| SqlitePoolOptions::new().max_connections(max).idle_timeout(None).max_lifetime(None);
+        let reader = pool(4).connect_lazy_with(options.clone().read_only(true));
+        let mut source = SqliteSource::in_pool(reader, config.mapping);
+        source.writer = Some(pool(1).connect_lazy_with(options));
         Ok(source)
     }
 

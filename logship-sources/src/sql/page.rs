@@ -71,8 +71,10 @@ impl<'a> RowReader<'a> {
             match next(&mut self.arena)? {
                 Value::Null => {}
                 Value::String(text) if column.kind == Kind::Json => {
-                    let value = self.json.read(&text, &mut self.arena).unwrap_or(Value::String(text));
-                    record.attributes.push((name.clone(), value));
+                    match self.json.read(&text, &mut self.arena).unwrap_or(Value::String(text)) {
+                        Value::Null => {}
+                        value => record.attributes.push((name.clone(), value)),
+                    }
                 }
                 value => record.attributes.push((name.clone(), value)),
             }

@@ -97,12 +97,15 @@ impl Dialect {
     }
 
     /// A column as a page selects it.
-    fn selected(self, layout: &Layout, column: &Column) -> String {
+    fn selected(self, index: usize, column: &Column) -> String {
         let name = self.quoted(&column.name);
-        let is_native_time = column.kind == Kind::Time && column.name == layout.timestamp.name;
         match (self, column.kind) {
-            (Dialect::Postgres, Kind::Time) if is_native_time => name,
-            (Dialect::Postgres, Kind::Json | Kind::Time | Kind::Other) => format!("{name}::text"),
+            // The time of the position comes first, and keeps the database's own form.
+            (Dialect::Postgres, Kind::Time) if index == 0 => name,
+            // By a name of its own, or it would also be what `order by` means.
+            (Dialect::Postgres, Kind::Json | Kind::Time | Kind::Other) => {
+                format!("{name}::text as \"logship {index}\"")
+            }
             (Dialect::Mysql, Kind::Json | Kind::Time | Kind::Other) => format!("cast({name} as char)"),
             _ => name,
         }
@@ -125,7 +128,8 @@ impl Statements<'_> {
         rows: usize,
         until: Option<Bind>,
     ) -> Result<Statement, Error> {
-        let columns: Vec<String> = self.layout.selected().map(|c| self.dialect.selected(self.layout, c)).collect();
+        let columns: Vec<String> =
+            self.layout.selected().enumerate().map(|(index, column)| self.dialect.selected(index, column)).collect();
         let mut statement = Writer { dialect: self.dialect, sql: String::new(), bound: Vec::new() };
         statement.push(&format!("select {} from {} where ", columns.join(", "), self.dialect.table(self.layout)));
         self.conditions(&mut statement, start, query)?;
@@ -143,7 +147,7 @@ impl Statements<'_> {
     #[cfg(feature = "mysql")]
     pub(crate) fn time_of_last(&self, start: &Start, query: &Query, rows: usize) -> Result<Statement, Error> {
         let mut statement = Writer { dialect: self.dialect, sql: String::new(), bound: Vec::new() };
-        let selected = self.dialect.selected(self.layout, &self.layout.timestamp);
+        let selected = self.dialect.selected(0, &self.layout.timestamp);
         statement.push(&format!("select {selected} from {} where ", self.dialect.table(self.layout)));
         self.conditions(&mut statement, start, query)?;
         statement.push(&format!(" order by {} limit 1 offset {}", self.time(), rows.saturating_sub(1)));
