@@ -2,6 +2,8 @@
 
 #[cfg(feature = "memory")]
 pub mod memory;
+#[cfg(feature = "mysql")]
+pub mod mysql;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 #[cfg(feature = "_sql")]
@@ -13,6 +15,8 @@ use logship_core::Registry;
 
 /// Adds every source that is compiled in and can be configured, under the name of its feature.
 pub fn register(registry: &mut Registry) {
+    #[cfg(feature = "mysql")]
+    mysql::register(registry);
     #[cfg(feature = "postgres")]
     postgres::register(registry);
     #[cfg(feature = "sqlite")]

@@ -34,6 +34,12 @@ impl<'a> RowReader<'a> {
         RowReader { layout, times, arena: TextArena::new(), json: JsonReader::default(), text: String::new() }
     }
 
+    /// A time that is not of a record.
+    #[cfg(feature = "mysql")]
+    pub(crate) fn value(&mut self, value: impl FnOnce(&mut TextArena) -> Result<Value, Cause>) -> Result<Value, Error> {
+        value(&mut self.arena).map_err(|cause| unreadable(self.layout, &self.layout.timestamp, cause))
+    }
+
     /// The record of a row.
     pub(crate) fn record(
         &mut self,

@@ -142,15 +142,18 @@ impl Statements<'_> {
         Ok(statement.finish())
     }
 
-    /// The time of the last of `rows` rows behind `start`; no row if there are fewer. It looks at times only, for
-    /// databases that would sort the whole rest of the table to find the first rows by time and id.
+    /// The number of the connection, and the time of the last of `rows` rows behind `start`, NULL if there are fewer.
+    ///
+    /// It looks at times only: a database that cannot sort by and by would sort the whole rest of the table to find the
+    /// first rows by time and id.
     #[cfg(feature = "mysql")]
-    pub(crate) fn time_of_last(&self, start: &Start, query: &Query, rows: usize) -> Result<Statement, Error> {
+    pub(crate) fn reach(&self, start: &Start, query: &Query, rows: usize) -> Result<Statement, Error> {
         let mut statement = Writer { dialect: self.dialect, sql: String::new(), bound: Vec::new() };
         let selected = self.dialect.selected(0, &self.layout.timestamp);
-        statement.push(&format!("select {selected} from {} where ", self.dialect.table(self.layout)));
+        let table = self.dialect.table(self.layout);
+        statement.push(&format!("select connection_id(), (select {selected} from {table} where "));
         self.conditions(&mut statement, start, query)?;
-        statement.push(&format!(" order by {} limit 1 offset {}", self.time(), rows.saturating_sub(1)));
+        statement.push(&format!(" order by {} limit 1 offset {})", self.time(), rows.saturating_sub(1)));
         Ok(statement.finish())
     }
 
