@@ -298,9 +298,8 @@ async fn slow_read(database: &Database) -> (Arc<MysqlSource>, tokio::task::JoinH
     let source = Arc::new(database.source(plain()));
     source.layout().await.unwrap();
     let reader = Arc::clone(&source);
-    let task = tokio::spawn(async move {
-        reader.read(&Partition::new("t"), &Start::Earliest, &Query::all(), ALL).await
-    });
+    let task =
+        tokio::spawn(async move { reader.read(&Partition::new("t"), &Start::Earliest, &Query::all(), ALL).await });
     (source, task)
 }
 
@@ -379,8 +378,7 @@ fn any_row() -> impl Strategy<Value = [String; 9]> {
 /// What the database decides is what the query says of each record, for every type of column.
 #[test]
 fn k2_push_down_agrees_with_the_query() {
-    const NAMES: &[&str] =
-        &["free", "padded", "latin", "number", "large", "flag", "ratio", "bytes", "unmapped"];
+    const NAMES: &[&str] = &["free", "padded", "latin", "number", "large", "flag", "ratio", "bytes", "unmapped"];
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let Some(database) = runtime.block_on(Database::new("push_down")) else { return };
     runtime.block_on(database.run(
