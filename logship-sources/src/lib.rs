@@ -7,6 +7,10 @@ pub mod mysql;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 #[cfg(feature = "_sql")]
+#[cfg_attr(
+    not(all(feature = "mysql", feature = "postgres", feature = "sqlite")),
+    allow(dead_code, reason = "each database uses a part of it")
+)]
 pub mod sql;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;

@@ -42,7 +42,6 @@ pub(crate) fn index_hint(mapping: &TableMapping) -> String {
 }
 
 /// Warns where rows may have no position.
-#[cfg(any(feature = "mysql", feature = "postgres"))]
 pub(crate) fn warn_of_nulls(layout: &Layout) {
     for column in [&layout.timestamp, &layout.id] {
         if column.nullable {

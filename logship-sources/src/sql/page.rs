@@ -35,7 +35,6 @@ impl<'a> RowReader<'a> {
     }
 
     /// A time that is not of a record.
-    #[cfg(feature = "mysql")]
     pub(crate) fn value(&mut self, value: impl FnOnce(&mut TextArena) -> Result<Value, Cause>) -> Result<Value, Error> {
         value(&mut self.arena).map_err(|cause| unreadable(self.layout, &self.layout.timestamp, cause))
     }
@@ -250,8 +249,8 @@ impl RowSizes {
     }
 
     fn saw(&self, rows: usize, bytes: usize) {
-        if rows > 0 {
-            self.0.store(bytes / rows, Ordering::Relaxed);
+        if let Some(size) = bytes.checked_div(rows) {
+            self.0.store(size, Ordering::Relaxed);
         }
     }
 }

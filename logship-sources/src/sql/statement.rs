@@ -11,11 +11,8 @@ use super::{IdFormat, TimestampFormat};
 /// Whose SQL to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Dialect {
-    #[cfg_attr(not(feature = "mysql"), allow(dead_code))]
     Mysql,
-    #[cfg_attr(not(feature = "postgres"), allow(dead_code))]
     Postgres,
-    #[cfg_attr(not(feature = "sqlite"), allow(dead_code))]
     Sqlite,
 }
 
@@ -146,7 +143,6 @@ impl Statements<'_> {
     ///
     /// It looks at times only: a database that cannot sort by and by would sort the whole rest of the table to find the
     /// first rows by time and id.
-    #[cfg(feature = "mysql")]
     pub(crate) fn reach(&self, start: &Start, query: &Query, rows: usize) -> Result<Statement, Error> {
         let mut statement = Writer { dialect: self.dialect, sql: String::new(), bound: Vec::new() };
         let selected = self.dialect.selected(0, &self.layout.timestamp);

@@ -7,7 +7,6 @@ pub(crate) const ALL: PageLimits = PageLimits { records_max: 1_000, bytes_max: u
 
 /// Where a real server is, by an environment variable that `scripts/servers.sh` prints. `None`, with a line that says
 /// so, where it is not set: the test is then skipped, unless `LOGSHIP_REQUIRE_SERVERS` is 1.
-#[cfg(any(feature = "mysql", feature = "postgres"))]
 pub(crate) fn server(variable: &str) -> Option<String> {
     let url = std::env::var(variable).ok();
     if url.is_none() {
