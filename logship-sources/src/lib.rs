@@ -4,9 +4,15 @@
 pub mod jsonl;
 #[cfg(feature = "memory")]
 pub mod memory;
+#[cfg(feature = "mysql")]
+pub mod mysql;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 #[cfg(feature = "_sql")]
+#[cfg_attr(
+    not(all(feature = "mysql", feature = "postgres", feature = "sqlite")),
+    allow(dead_code, reason = "each database uses a part of it")
+)]
 pub mod sql;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
@@ -17,6 +23,8 @@ use logship_core::Registry;
 pub fn register(registry: &mut Registry) {
     #[cfg(feature = "jsonl")]
     jsonl::register(registry);
+    #[cfg(feature = "mysql")]
+    mysql::register(registry);
     #[cfg(feature = "postgres")]
     postgres::register(registry);
     #[cfg(feature = "sqlite")]

@@ -1,16 +1,22 @@
-//! Records in a table of a PostgreSQL database.
+//! Records in a table of a PostgreSQL database, 13 or later.
 //!
-//! Rows may become readable behind a position that has been read, because transactions commit in another order than
-//! that of the times they wrote. The database knows which transactions are still open, and no position passes the
-//! beginning of the oldest one that has written ([`horizon`](Source::horizon)). Rows whose timestamp or id is NULL, or
-//! whose timestamp is infinite, have no position and are not read.
+//! Pages follow the timestamp and then the id of a row (keyset pagination): no page is found by counting, and no
+//! transaction stays open between pages. An index on the timestamp makes each page a range of it; one on
+//! `(timestamp, id collate "C")` serves many rows of one timestamp too.
 //!
-//! A read that is dropped closes its connection; the server notices when it writes, and gives up after
-//! [`PostgresConfig::statement_timeout_secs`] in any case.
+//! Positions keep the microseconds of the database, whatever a record's nanoseconds can hold: `infinity`, years before
+//! 1677 and after 2262 have their place, though their records carry the nearest time there is.
+//!
+//! # Cancellation
+//! A read that is dropped closes its connection. On a pool that the source made itself the server (14 or later)
+//! notices within half a second and ends the statement; on a host's pool it notices when it next writes, unless the
+//! host has set [`client_connection_check_interval`].
+//!
+//! [`client_connection_check_interval`]:
+//! https://www.postgresql.org/docs/current/runtime-config-connection.html#GUC-CLIENT-CONNECTION-CHECK-INTERVAL
 
-use std::collections::BTreeMap;
-use std::str::FromStr;
-use std::sync::Arc;
+use std::fmt;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use futures::TryStreamExt;
@@ -19,191 +25,193 @@ use logship_core::{
     Source, Start, TextArena, Timestamp, Value, async_trait, read_fields,
 };
 use serde::Deserialize;
-use sqlx::postgres::{PgArguments, PgConnectOptions, PgPoolOptions, PgRow};
-use sqlx::{AssertSqlSafe, PgPool, Postgres, Row as _};
+use sqlx::encode::IsNull;
+use sqlx::error::BoxDynError;
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::types::Oid;
+use sqlx::postgres::{PgArgumentBuffer, PgArguments, PgConnectOptions, PgPoolOptions, PgRow, PgTypeInfo};
+use sqlx::{Arguments, AssertSqlSafe, Encode, Executor, PgConnection, PgPool, Postgres, Row, Type, ValueRef};
 use tokio::sync::OnceCell;
 
-use crate::sql::{Bind, Dialect, IdType, PageBuilder, Row, Statement, Table, TableMapping, Time, TimestampFormat};
+use crate::sql::{self, Bind, Column, Dialect, Kind, Layout, PageBuilder, RowReader, RowSizes, Statements};
+
+mod horizon;
+#[cfg(test)]
+mod tests;
+
+use horizon::Horizon;
+
+pub use crate::sql::{IdFormat, JsonColumn, TableMapping, TimestampFormat};
 
 /// What a configuration says of a [`PostgresSource`].
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PostgresConfig {
-    /// Where the database is: `postgres://user:password@host:5432/database`
-    /// (<https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING-URIS>). A replica will do, and
-    /// spares the primary; what has not reached it yet is read later.
+    /// The database: `postgres://user:password@host:port/database`, with the parameters of libpq such as
+    /// `sslmode=verify-full` behind a `?`.
     pub url: SecretRef,
-    /// The table. Default: Kestra's `logs`, as Kestra makes it on PostgreSQL.
+    /// A read replica of it, from which pages are then read. The database itself is asked for its open transactions
+    /// only, and deletes.
+    #[serde(default)]
+    pub replica_url: Option<SecretRef>,
+    /// The table. Default: Kestra's `logs`.
     #[serde(default = "TableMapping::kestra_postgres")]
     pub mapping: TableMapping,
-    /// The most connections at a time. Default 4.
-    #[serde(default = "four")]
+    /// The most connections to each database. Default: 4.
+    #[serde(default = "default_connections_max")]
     pub connections_max: u32,
-    /// How long one statement may take, in seconds. Default 60.
-    #[serde(default = "sixty")]
-    pub statement_timeout_secs: u64,
+    /// After how many seconds the server gives a statement up, which is then tried again. Default: 300.
+    #[serde(default = "default_statement_timeout_secs")]
+    pub statement_timeout_secs: u32,
 }
 
-fn four() -> u32 {
+fn default_connections_max() -> u32 {
     4
 }
 
-fn sixty() -> u64 {
-    60
+fn default_statement_timeout_secs() -> u32 {
+    300
+}
+
+impl PostgresConfig {
+    /// Kestra's table in the database at this URL.
+    pub fn new(url: impl Into<SecretRef>) -> Self {
+        PostgresConfig {
+            url: url.into(),
+            replica_url: None,
+            mapping: TableMapping::kestra_postgres(),
+            connections_max: default_connections_max(),
+            statement_timeout_secs: default_statement_timeout_secs(),
+        }
+    }
+
+    /// A pool that connects when it is first used.
+    fn pool(&self, field: &str, url: &SecretRef, context: &BuildContext) -> Result<PgPool, Error> {
+        let url = context.secret(field, url)?;
+        // The parser's own error may quote the URL.
+        let options: PgConnectOptions = url
+            .expose()
+            .parse()
+            .map_err(|_| Error::config(field, "it is no URL such as postgres://user:password@host:5432/database"))?;
+        let timeout_secs = self.statement_timeout_secs;
+        Ok(PgPoolOptions::new()
+            .max_connections(self.connections_max.max(1))
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            // Connections that never age need no task that closes them, and so no runtime to make the pool in.
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .after_connect(move |connection, _| Box::pin(prepare(connection, timeout_secs)))
+            .connect_lazy_with(options.application_name("logship")))
+    }
+}
+
+/// How long a read waits for a connection, before it fails as unavailable and the engine decides.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Sets what every connection of an own pool has set.
+async fn prepare(connection: &mut PgConnection, timeout_secs: u32) -> Result<(), sqlx::Error> {
+    let settings = format!("set statement_timeout = '{timeout_secs}s'; set timezone = 'UTC'");
+    connection.execute(AssertSqlSafe(settings)).await?;
+    // Servers before 14, and some systems, have no such thing: there a dropped read ends when it next writes.
+    if let Err(error) = connection.execute("set client_connection_check_interval = '500ms'").await {
+        tracing::debug!(%error, "the server does not look whether a client is still there");
+    }
+    Ok(())
 }
 
 /// Reads a table of a PostgreSQL database.
-#[derive(Clone, Debug)]
 pub struct PostgresSource {
-    pool: PgPool,
-    table: Table,
-    catalog: Arc<OnceCell<Catalog>>,
-}
-
-/// What the database says of the table's columns, and of us.
-#[derive(Debug)]
-struct Catalog {
-    /// The type of each column, by its name.
-    types: BTreeMap<String, String>,
-    /// Whether we may see other people's transactions.
-    sees_transactions: bool,
+    /// Pages are read from here.
+    pages: PgPool,
+    /// Open transactions are known, and rows are deleted, here.
+    primary: PgPool,
+    has_replica: bool,
+    mapping: TableMapping,
+    partition: Partition,
+    layout: OnceCell<Layout>,
+    sizes: RowSizes,
+    horizon: Mutex<Horizon>,
 }
 
 pub(crate) fn register(registry: &mut Registry) {
-    registry.add_source("postgres", |fields, context| PostgresSource::new(read_fields(fields)?, context));
+    registry.add_source("postgres", |fields, context| PostgresSource::open(read_fields(fields)?, context));
 }
 
 impl PostgresSource {
-    /// Reads through connections of its own. Connects on first use, and anew when a connection is lost.
+    /// Reads the database at a URL. Connects on first use.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] when the address is none, without showing it.
-    pub fn new(config: PostgresConfig, context: &BuildContext) -> Result<Self, Error> {
-        let url = context.secret("url", &config.url)?;
-        let is_ours = ["postgres://", "postgresql://"].iter().any(|scheme| url.expose().starts_with(scheme));
-        // What the parser says may quote the password.
-        let options = PgConnectOptions::from_str(url.expose()).ok().filter(|_| is_ours);
-        let options = options
-            .ok_or_else(|| Error::config("url", "this is not the address of a PostgreSQL database: postgres://…"))?
-            .application_name("logship")
-            .options([("statement_timeout", format!("{}s", config.statement_timeout_secs))]);
-        let pool = PgPoolOptions::new()
-            .max_connections(config.connections_max.max(1))
-            .acquire_timeout(Duration::from_secs(10))
-            .connect_lazy_with(options);
-        Ok(PostgresSource::in_pool(pool, config.mapping))
-    }
-
-    /// Reads through the host's own pool.
-    pub fn in_pool(pool: PgPool, mapping: TableMapping) -> Self {
-        PostgresSource { pool, table: Table::new(mapping, TimestampFormat::Native), catalog: Arc::default() }
-    }
-
-    async fn catalog(&self) -> Result<&Catalog, Error> {
-        let look = async {
-            let columns: Vec<(String, String)> = sqlx::query_as(
-                "select a.attname::text, format_type(a.atttypid, null) from pg_attribute a \
-                 where a.attrelid = to_regclass($1) and a.attnum > 0 and not a.attisdropped",
-            )
-            .bind(Dialect::Postgres.quoted(&self.table.mapping.table))
-            .fetch_all(&self.pool)
-            .await?;
-            let sees_transactions: bool =
-                sqlx::query_scalar("select pg_has_role(current_user, 'pg_read_all_stats', 'usage')")
-                    .fetch_one(&self.pool)
-                    .await?;
-            if !sees_transactions {
-                tracing::warn!(
-                    "this user may not see which transactions are open: grant it pg_read_all_stats, or set `settle` to \
-                     longer than a transaction lasts"
-                );
-            }
-            Ok(Catalog { types: columns.into_iter().collect(), sees_transactions })
-        };
-        self.catalog.get_or_try_init(|| look).await.map_err(|error| failed("look at the log table", error))
-    }
-
-    fn row<'r>(&self, catalog: &Catalog, row: &'r PgRow, arena: &mut TextArena) -> Result<Row<'r>, Error> {
-        let unreadable = |error| failed("read a row", error);
-        let mapping = &self.table.mapping;
-        let mut value = |index: usize, column: &str| -> Result<Value, Error> {
-            let text: Option<&str> = row.try_get(index).map_err(unreadable)?;
-            Ok(text.map_or(Value::Null, |text| catalog.value(column, text, arena)))
-        };
-        let attributes = mapping.attributes.iter().enumerate();
-        Ok(Row {
-            time: match self.table.format.unit() {
-                Some(_) => Time::Number(row.try_get(0).map_err(unreadable)?),
-                None => Time::Text(row.try_get(0).map_err(unreadable)?),
-            },
-            id: row.try_get(1).map_err(unreadable)?,
-            body: value(2, &mapping.body)?,
-            severity: value(3, mapping.severity.as_deref().unwrap_or_default())?,
-            attributes: attributes.map(|(index, (_, column))| value(4 + index, column)).collect::<Result<_, _>>()?,
+    /// [`ErrorKind::Config`] when a URL is none, or a secret is not found.
+    pub fn open(config: PostgresConfig, context: &BuildContext) -> Result<Self, Error> {
+        config.mapping.validate()?;
+        let primary = config.pool("url", &config.url, context)?;
+        let replica = config.replica_url.as_ref().map(|url| config.pool("replica_url", url, context)).transpose()?;
+        Ok(match replica {
+            Some(replica) => PostgresSource::with_replica(primary, replica, config.mapping),
+            None => PostgresSource::in_pool(primary, config.mapping),
         })
     }
 
-    /// Warns of a query that reads the whole of a large table.
-    async fn warn_of_full_scan(&self) -> Result<(), Error> {
-        let limits = PageLimits { records_max: 1_000, bytes_max: 1, until: None };
-        let now = Start::At(Timestamp::now());
-        let mut statement = self.table.page_statement(Dialect::Postgres, &now, &Query::all(), limits, &|_| false);
-        statement.sql.insert_str(0, "explain ");
-        let plan = bound(statement).fetch_all(&self.pool).await;
-        let plan = plan.map_err(|error| failed("look at the plan of the page query", error))?;
-        let scans = |row: &PgRow| row.try_get::<&str, _>(0).is_ok_and(|step| step.contains("Seq Scan"));
-        let sql = "select reltuples::bigint from pg_class where oid = to_regclass($1)";
-        let name = Dialect::Postgres.quoted(&self.table.mapping.table);
-        let rows: Option<i64> = sqlx::query_scalar(sql)
-            .bind(name)
-            .fetch_one(&self.pool)
-            .await
-            .map_err(|error| failed("look at the log table", error))?;
-        const LARGE: i64 = 100_000;
-        if rows.is_some_and(|rows| rows >= LARGE) && plan.iter().any(scans) {
-            let mapping = &self.table.mapping;
-            tracing::warn!(
-                table = mapping.table,
-                rows,
-                "each page reads the whole table: it needs an index on ({}, {}), and fresh statistics",
-                mapping.timestamp,
-                mapping.id
-            );
-        }
-        Ok(())
-    }
-}
-
-impl Catalog {
-    fn type_of(&self, column: &str) -> &str {
-        self.types.get(column).map_or("text", String::as_str)
+    /// Reads through the host's own pool. Sessions are left as they are: set `statement_timeout`, and the time zone
+    /// to UTC where attributes hold times.
+    pub fn in_pool(pool: PgPool, mapping: TableMapping) -> Self {
+        PostgresSource { has_replica: false, ..PostgresSource::with_replica(pool.clone(), pool, mapping) }
     }
 
-    /// What the text of a column's value stands for.
-    fn value(&self, column: &str, text: &str, arena: &mut TextArena) -> Value {
-        match self.type_of(column) {
-            "smallint" | "integer" | "bigint" => text.parse().map_or_else(|_| arena.push(text).into(), Value::Int),
-            "real" | "double precision" => text.parse().map_or_else(|_| arena.push(text).into(), Value::Double),
-            "boolean" => Value::Bool(text == "true"),
-            "json" | "jsonb" => serde_json::from_str(text).unwrap_or_else(|_| arena.push(text).into()),
-            _ => arena.push(text).into(),
+    /// Reads pages through the host's own pool of a read replica.
+    pub fn with_replica(primary: PgPool, replica: PgPool, mapping: TableMapping) -> Self {
+        PostgresSource {
+            pages: replica,
+            primary,
+            has_replica: true,
+            partition: Partition::new(&mapping.table),
+            mapping,
+            layout: OnceCell::new(),
+            sizes: RowSizes::default(),
+            horizon: Mutex::default(),
         }
     }
 
-    /// Whether the text of a column is the text that a filter compares.
-    fn can_push(&self, column: &str) -> bool {
-        let is_number = matches!(self.type_of(column), "smallint" | "integer" | "bigint");
-        is_number || matches!(self.type_of(column), "text" | "character varying")
+    /// The table as it was when first looked at.
+    async fn layout(&self) -> Result<&Layout, Error> {
+        self.layout.get_or_try_init(|| self.look()).await
     }
-}
 
-/// A statement with its values. Names of tables and columns are quoted in it.
-fn bound(statement: Statement) -> sqlx::query::Query<'static, Postgres, PgArguments> {
-    statement.binds.into_iter().fold(sqlx::query(AssertSqlSafe(statement.sql)), |query, bind| match bind {
-        // PostgreSQL has no text with a NUL in it, and so no row that one would find.
-        Bind::Text(text) => query.bind(text.replace('\0', "")),
-        Bind::Int(number) => query.bind(number),
-    })
+    /// The table as it is now.
+    async fn look(&self) -> Result<Layout, Error> {
+        let schema = self.mapping.schema.as_ref().map_or(String::new(), |name| Dialect::Postgres.quoted(name) + ".");
+        // A domain is read as the type it is made of.
+        let rows: Vec<(String, String, String, bool)> = sqlx::query_as(
+            "select a.attname::text, coalesce(b.typname, t.typname)::text, format_type(a.atttypid, a.atttypmod),
+                    not a.attnotnull
+             from pg_catalog.pg_attribute a join pg_catalog.pg_type t on t.oid = a.atttypid
+                  left join pg_catalog.pg_type b on t.typtype = 'd' and b.oid = t.typbasetype
+             where a.attrelid = to_regclass($1) and a.attnum > 0 and not a.attisdropped order by a.attnum",
+        )
+        .bind(schema + &Dialect::Postgres.quoted(&self.mapping.table))
+        .fetch_all(&self.pages)
+        .await
+        .map_err(|error| failed("look at the log table", error))?;
+        let columns: Vec<Column> = rows
+            .into_iter()
+            .map(|(name, base, declared, nullable)| Column { name, kind: kind(&base), declared, nullable })
+            .collect();
+        Layout::new(&self.mapping, &columns)
+    }
+
+    /// How the database would find a page if it used whatever index there is: the plan for a table that is small
+    /// today says nothing of tomorrow.
+    async fn plan(&self, statements: &Statements<'_>) -> Result<Vec<String>, sqlx::Error> {
+        let page = statements.page(&statements.example(), &Query::all(), 100, None).map_err(sqlx::Error::config)?;
+        let mut transaction = self.pages.begin().await?;
+        transaction
+            .execute("set local enable_seqscan = off; set local enable_sort = off; set local enable_bitmapscan = off")
+            .await?;
+        let explain = AssertSqlSafe(format!("explain (costs off) {}", page.sql));
+        let plan = sqlx::query_with(explain, arguments(page.bound)?).fetch_all(&mut *transaction).await?;
+        transaction.rollback().await?;
+        plan.iter().map(|line| line.try_get(0)).collect()
+    }
 }
 
 #[async_trait]
@@ -213,111 +221,216 @@ impl Source for PostgresSource {
     }
 
     fn fingerprint(&self) -> String {
-        self.table.fingerprint()
+        self.mapping.fingerprint()
     }
 
     fn arrival_order(&self) -> ArrivalOrder {
         ArrivalOrder::Bounded
     }
 
-    /// When the oldest transaction began that is open and has written, prepared ones included; the database's own time
-    /// if there is none. Needs the role `pg_read_all_stats`
-    /// (<https://www.postgresql.org/docs/current/predefined-roles.html>); without it nothing is known, and `check`
-    /// warns.
-    async fn horizon(&self) -> Result<Option<Timestamp>, Error> {
-        if !self.catalog().await?.sees_transactions {
-            return Ok(None);
-        }
-        let text: String = sqlx::query_scalar(
-            "select to_char(least( \
-               (select min(xact_start) from pg_stat_activity \
-                where datname = current_database() and backend_xid is not null and pid <> pg_backend_pid()), \
-               (select min(prepared) from pg_prepared_xacts where database = current_database()), \
-               clock_timestamp()) at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')",
-        )
-        .fetch_one(&self.pool)
-        .await
-        .map_err(|error| failed("look for open transactions", error))?;
-        let no_time = || Error::new(ErrorKind::Protocol, "look for open transactions", format!("`{text}` is no time"));
-        Timestamp::parse(&text).ok_or_else(no_time).map(Some)
-    }
-
     async fn partitions(&self) -> Result<Vec<Partition>, Error> {
-        Ok(vec![self.table.partition.clone()])
+        Ok(vec![self.partition.clone()])
     }
 
     async fn read(&self, _: &Partition, start: &Start, query: &Query, limits: PageLimits) -> Result<Page, Error> {
-        let catalog = self.catalog().await?;
-        let can_push = |column: &str| catalog.can_push(column);
-        let statement = self.table.page_statement(Dialect::Postgres, start, query, limits, &can_push);
-        let mut rows = bound(statement).fetch(&self.pool);
-        let mut arena = TextArena::new();
-        let mut page = PageBuilder::new(query, limits);
-        while let Some(row) = rows.try_next().await.map_err(|error| failed("read the log table", error))? {
-            let row = self.row(catalog, &row, &mut arena)?;
-            if !page.push(self.table.record(row, &mut arena)?) {
-                break;
+        const OPERATION: &str = "read the log table";
+        let layout = self.layout().await?;
+        let asked = self.sizes.rows(limits);
+        let statement = Statements { dialect: Dialect::Postgres, layout }.page(start, query, asked, None)?;
+        let arguments = arguments(statement.bound).map_err(|error| failed(OPERATION, error))?;
+        let mut reading = Reading::new(self.pages.acquire().await.map_err(|error| failed(OPERATION, error))?);
+        let mut page = PageBuilder::new(start, query, limits);
+        {
+            let mut reader = RowReader::new(Dialect::Postgres, layout);
+            let mut rows = sqlx::query_with(AssertSqlSafe(statement.sql), arguments).fetch(reading.connection()?);
+            while let Some(row) = rows.try_next().await.map_err(|error| failed(OPERATION, error))? {
+                if !page.push(reader.record(|index, column, arena| value(&row, index, column, arena))?)? {
+                    break;
+                }
             }
         }
-        Ok(page.build(self.table.partition.clone()))
+        reading.done();
+        Ok(page.finish(layout, asked, &self.sizes))
+    }
+
+    /// When the oldest transaction began that has written and is still open, in this database, or prepared; `None`
+    /// where there is none. With a replica, nothing younger than what the replica shows.
+    ///
+    /// Sees the transactions of other users only with the rights of `pg_read_all_stats`; without them it warns once,
+    /// and gives `None` while another user is writing.
+    async fn horizon(&self) -> Result<Option<Timestamp>, Error> {
+        horizon::ask(self).await.map_err(|error| failed("look at open transactions", error))
     }
 
     async fn check(&self) -> Result<(), Error> {
-        let catalog = self.catalog().await?;
-        let found: Vec<String> = catalog.types.keys().cloned().collect();
-        self.table.mapping.check_columns(&found)?;
-        self.warn_of_full_scan().await
+        let layout = self.look().await?;
+        sql::warn_of_nulls(&layout);
+        let statements = Statements { dialect: Dialect::Postgres, layout: &layout };
+        let plan = self.plan(&statements).await.map_err(|error| failed("explain a page", error))?;
+        if plan.iter().any(|line| is_slow(line)) {
+            tracing::warn!(
+                table = self.mapping.table,
+                hint = %sql::index_hint(&self.mapping),
+                "every page looks at the whole table"
+            );
+        }
+        Ok(())
     }
 
     async fn delete(&self, ids: &[RecordId]) -> Result<u64, Error> {
-        let (mapping, dialect) = (&self.table.mapping, Dialect::Postgres);
+        const OPERATION: &str = "delete rows";
+        let statements = Statements { dialect: Dialect::Postgres, layout: self.layout().await? };
         let mut deleted = 0;
-        for batch in ids.chunks(DELETE_ROWS_MAX) {
-            let (table, id) = (dialect.quoted(&mapping.table), dialect.quoted(&mapping.id));
-            let keys = batch.iter().map(|id| {
-                let text = id.position().as_text().as_str();
-                text.split_once('\t').map_or(text, |(_, key)| key).to_owned()
-            });
-            let result = match mapping.id_type {
-                IdType::Integer => {
-                    let keys: Vec<i64> = keys.map(|key| key.parse().unwrap_or(-1)).collect();
-                    let sql = format!("delete from {table} where {id} = any($1)");
-                    sqlx::query(AssertSqlSafe(sql)).bind(keys).execute(&self.pool).await
-                }
-                _ => {
-                    let keys: Vec<String> = keys.collect();
-                    let sql = format!("delete from {table} where {id} = any($1)");
-                    sqlx::query(AssertSqlSafe(sql)).bind(keys).execute(&self.pool).await
-                }
-            };
-            deleted += result.map_err(|error| failed("delete shipped rows", error))?.rows_affected();
+        for batch in sql::batches(&self.partition, ids)? {
+            let statement = statements.delete(batch)?;
+            let arguments = arguments(statement.bound).map_err(|error| failed(OPERATION, error))?;
+            let done = sqlx::query_with(AssertSqlSafe(statement.sql), arguments).execute(&self.primary).await;
+            deleted += done.map_err(|error| failed(OPERATION, error))?.rows_affected();
         }
         Ok(deleted)
     }
 }
 
-/// So many rows are deleted in one statement, and so in one transaction: writers do not wait long.
-const DELETE_ROWS_MAX: usize = 1_000;
+impl fmt::Debug for PostgresSource {
+    /// Without the pools, which would show the password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresSource").field("mapping", &self.mapping).finish_non_exhaustive()
+    }
+}
 
-/// Whether trying again helps, by the class of the SQLSTATE
-/// (<https://www.postgresql.org/docs/current/errcodes-appendix.html>).
+/// A connection on which a page is being read. Dropped before it is done, it closes the connection, so that the
+/// server ends the statement; in the pool it would first have to read the rest of the page.
+struct Reading(Option<PoolConnection<Postgres>>);
+
+impl Reading {
+    fn new(connection: PoolConnection<Postgres>) -> Self {
+        Reading(Some(connection))
+    }
+
+    fn connection(&mut self) -> Result<&mut PgConnection, Error> {
+        let gone = || Error::new(ErrorKind::Unexpected, "read the log table", "the connection is given back");
+        self.0.as_deref_mut().ok_or_else(gone)
+    }
+
+    /// Gives the connection back to its pool.
+    fn done(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        if let Some(connection) = self.0.take() {
+            drop(connection.detach());
+        }
+    }
+}
+
+/// What a type holds, by its name in the catalogue.
+fn kind(type_name: &str) -> Kind {
+    match type_name {
+        "text" | "varchar" => Kind::Text,
+        "int2" | "int4" | "int8" => Kind::Integer,
+        "bool" => Kind::Boolean,
+        "float4" | "float8" => Kind::Float,
+        "bytea" => Kind::Bytes,
+        "json" | "jsonb" => Kind::Json,
+        "timestamptz" | "timestamp" => Kind::Time,
+        _ => Kind::Other,
+    }
+}
+
+/// Whether a line of a plan reads the whole table or sorts the whole rest of it.
+fn is_slow(line: &str) -> bool {
+    let node = line.trim_start().trim_start_matches("->").trim_start();
+    node.starts_with("Seq Scan") || node == "Sort"
+}
+
+/// Microseconds from 1970 to 2000, where PostgreSQL begins to count.
+const EPOCH_MICROS: i64 = 946_684_800_000_000;
+
+/// Microseconds since 1970 of PostgreSQL's own number, in which the ends stand for `-infinity` and `infinity`.
+fn unix_micros(number: i64) -> i64 {
+    if number == i64::MIN { i64::MIN } else { number.saturating_add(EPOCH_MICROS) }
+}
+
+/// A point in time, for a parameter whose type the server takes from the column it is compared with: with or without
+/// a time zone, both are sent as the same number.
+struct Moment(i64);
+
+impl Type<Postgres> for Moment {
+    fn type_info() -> PgTypeInfo {
+        PgTypeInfo::with_oid(Oid(0))
+    }
+}
+
+impl Encode<'_, Postgres> for Moment {
+    fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        let number = if self.0 == i64::MAX { i64::MAX } else { self.0.saturating_sub(EPOCH_MICROS) };
+        buffer.extend_from_slice(&number.to_be_bytes());
+        Ok(IsNull::No)
+    }
+}
+
+/// What a statement binds, as PostgreSQL takes it.
+fn arguments(bound: Vec<Bind>) -> Result<PgArguments, sqlx::Error> {
+    let mut arguments = PgArguments::default();
+    for value in bound {
+        match value {
+            Bind::Text(text) => arguments.add(text),
+            Bind::Int(number) => arguments.add(number),
+            Bind::Micros(micros) => arguments.add(Moment(micros)),
+            // PostgreSQL has no number that large, and compares with the largest.
+            Bind::Unsigned(number) => arguments.add(i64::try_from(number).unwrap_or(i64::MAX)),
+        }
+        .map_err(sqlx::Error::Encode)?;
+    }
+    Ok(arguments)
+}
+
+/// The value of a column, which the server has sent in its binary form
+/// (<https://www.postgresql.org/docs/current/protocol-overview.html#PROTOCOL-FORMAT-CODES>).
+fn value(row: &PgRow, index: usize, column: &Column, arena: &mut TextArena) -> Result<Value, sql::Cause> {
+    let raw = row.try_get_raw(index)?;
+    if raw.is_null() {
+        return Ok(Value::Null);
+    }
+    let bytes = raw.as_bytes()?;
+    Ok(match column.kind {
+        Kind::Integer => Value::Int(match bytes.len() {
+            2 => i16::from_be_bytes(bytes.try_into()?).into(),
+            4 => i32::from_be_bytes(bytes.try_into()?).into(),
+            _ => i64::from_be_bytes(bytes.try_into()?),
+        }),
+        Kind::Float if bytes.len() == 4 => Value::Double(f32::from_be_bytes(bytes.try_into()?).into()),
+        Kind::Float => Value::Double(f64::from_be_bytes(bytes.try_into()?)),
+        Kind::Boolean => Value::Bool(bytes == [1]),
+        Kind::Bytes => Value::Bytes(bytes.to_vec().into()),
+        // The time of the position comes first, and is not sent as text.
+        Kind::Time if index == 0 => Value::Int(unix_micros(i64::from_be_bytes(bytes.try_into()?))),
+        _ => Value::String(arena.push_lossy(bytes)),
+    })
+}
+
+/// What to do about an error, by its SQLSTATE (<https://www.postgresql.org/docs/current/errcodes-appendix.html>).
 fn failed(operation: &'static str, error: sqlx::Error) -> Error {
-    let state = error.as_database_error().and_then(|error| error.code()).map(|code| code.into_owned());
-    let (kind, message) = match (&error, state.as_deref()) {
-        (_, Some("57014")) => (ErrorKind::Timeout, "the statement was cancelled or took too long"),
-        (_, Some(state)) if ["08", "53", "57", "40", "58"].contains(&&state[..2.min(state.len())]) => {
-            (ErrorKind::Unavailable, "the database cannot answer now")
+    let code = error.as_database_error().and_then(|error| error.code()).unwrap_or_default().into_owned();
+    let (kind, message) = match (&error, code.as_str()) {
+        (_, "57014") => (ErrorKind::Timeout, "the server gave the statement up: is there an index it could use?"),
+        (_, "42P01" | "42703" | "3D000" | "3F000") => {
+            (ErrorKind::Config, "the database has no such table or column: has it changed?")
         }
-        (_, Some(state)) if state.starts_with("28") => (ErrorKind::Auth, "the database does not let us in"),
-        (_, Some("42501")) => (ErrorKind::Auth, "this user may not do that"),
-        (_, Some("3D000")) => (ErrorKind::Config, "there is no such database"),
-        (_, Some(_)) => (ErrorKind::Config, "the database refused the statement"),
-        (sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_), _) => {
-            (ErrorKind::State, "a row cannot be read as it is mapped")
+        (_, "42501") => (ErrorKind::Auth, "the user lacks a right"),
+        (_, code) if code.starts_with("28") => (ErrorKind::Auth, "the database does not let us in"),
+        (_, code) if ["08", "40", "53", "55", "57", "58"].iter().any(|class| code.starts_with(class)) => {
+            (ErrorKind::Unavailable, "the database cannot serve us now")
         }
-        (sqlx::Error::Tls(_) | sqlx::Error::Configuration(_), _) => (ErrorKind::Config, "the connection is not set up"),
-        _ => (ErrorKind::Unavailable, "the database cannot be reached"),
+        (sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::Protocol(_), _) => {
+            (ErrorKind::Unavailable, "the database cannot be reached")
+        }
+        (sqlx::Error::Tls(_), _) => (ErrorKind::Config, "no secure connection: check sslmode and certificates"),
+        (sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_), _) => (ErrorKind::State, "a row cannot be read"),
+        _ => (ErrorKind::Unexpected, "the database refused a statement"),
     };
-    // A read changes nothing, so it may always be made again.
-    Error::new(kind, operation, message).certainty_is(logship_core::Certainty::NotDelivered).with_source(error)
+    Error::new(kind, operation, message).with_source(error)
 }

@@ -1,8 +1,12 @@
 //! Records in a table of a SQLite database.
 //!
+//! Pages follow the timestamp and then the id of a row (keyset pagination): no page is found by counting, and no
+//! transaction stays open between pages. An index on `(timestamp, id)` makes each page a range of it.
+//!
 //! Rows may become readable behind a position that has been read, from writers with slow clocks or transactions that
-//! commit late; [`arrival_order`](Source::arrival_order) says so. Rows whose timestamp or id is NULL have no position
-//! and are not read; [`check`](Source::check) warns of them with their number.
+//! commit late; [`arrival_order`](Source::arrival_order) says so. Rows whose timestamp or id is NULL, or of another
+//! type than the mapping says (in SQLite each value has a type of its own), have no position and are not read;
+//! [`check`](Source::check) warns of them with their number.
 
 use std::path::PathBuf;
 
@@ -13,17 +17,19 @@ use logship_core::{
 };
 use serde::Deserialize;
 use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqlitePoolOptions, SqliteRow};
-use sqlx::{AssertSqlSafe, Row as _, Sqlite, SqlitePool, TypeInfo, ValueRef};
+use sqlx::{Arguments, AssertSqlSafe, Row, SqlitePool, TypeInfo, ValueRef};
+use tokio::sync::OnceCell;
 
-use crate::sql::{Bind, Dialect, IdType, PageBuilder, Row, Statement, Table, Time, TimestampFormat};
+use crate::sql::{self, Bind, Column, Dialect, Kind, Layout, PageBuilder, RowReader, RowSizes, Statements};
 
-pub use crate::sql::TableMapping;
+pub use crate::sql::{IdFormat, JsonColumn, TableMapping, TimestampFormat};
 
 /// What a configuration says of a [`SqliteSource`].
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SqliteConfig {
-    /// The database file. It must exist.
+    /// The database file. It must exist; it is opened for reading, and for writing only by
+    /// [`delete`](Source::delete).
     pub path: PathBuf,
     /// The table. Default: Kestra's `logs`.
     #[serde(default = "TableMapping::kestra")]
@@ -31,10 +37,15 @@ pub struct SqliteConfig {
 }
 
 /// Reads a table of a SQLite database.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct SqliteSource {
     pool: SqlitePool,
-    table: Table,
+    /// For deleting, where `pool` only reads.
+    writer: Option<SqlitePool>,
+    mapping: TableMapping,
+    partition: Partition,
+    layout: OnceCell<Layout>,
+    sizes: RowSizes,
 }
 
 pub(crate) fn register(registry: &mut Registry) {
@@ -51,66 +62,75 @@ impl SqliteSource {
             return Err(Error::config("path", format!("there is no database file {}", config.path.display())));
         }
         let options = SqliteConnectOptions::new().filename(&config.path);
-        let pool = SqlitePoolOptions::new().max_connections(4).connect_lazy_with(options);
-        Ok(SqliteSource::in_pool(pool, config.mapping))
+        // Connections that never age need no task that closes them, and so no runtime to make the pool in.
+        let pool = |max| SqlitePoolOptions::new().max_connections(max).idle_timeout(None).max_lifetime(None);
+        let reader = pool(4).connect_lazy_with(options.clone().read_only(true));
+        let mut source = SqliteSource::in_pool(reader, config.mapping);
+        source.writer = Some(pool(1).connect_lazy_with(options));
+        Ok(source)
     }
 
-    /// Reads through the host's own pool.
+    /// Reads, and deletes, through the host's own pool.
     pub fn in_pool(pool: SqlitePool, mapping: TableMapping) -> Self {
-        SqliteSource { pool, table: Table::new(mapping, TimestampFormat::Text) }
+        let partition = Partition::new(&mapping.table);
+        SqliteSource { pool, writer: None, mapping, partition, layout: OnceCell::new(), sizes: RowSizes::default() }
     }
 
-    fn row<'r>(&self, row: &'r SqliteRow, arena: &mut TextArena) -> Result<Row<'r>, Error> {
-        let unreadable = |error| failed("read a row", error);
-        let time = match self.table.format.unit() {
-            Some(_) => Time::Number(row.try_get(0).map_err(unreadable)?),
-            None => Time::Text(row.try_get(0).map_err(unreadable)?),
-        };
-        let attributes = 0..self.table.mapping.attributes.len();
-        Ok(Row {
-            time,
-            id: row.try_get(1).map_err(unreadable)?,
-            body: value(row, 2, arena)?,
-            severity: value(row, 3, arena)?,
-            attributes: attributes.map(|index| value(row, 4 + index, arena)).collect::<Result<_, _>>()?,
-        })
+    /// The table as it was when first looked at.
+    async fn layout(&self) -> Result<&Layout, Error> {
+        self.layout.get_or_try_init(|| self.look()).await
     }
 
-    /// Warns of rows that are never read, and of a query that reads the whole table.
-    async fn warn(&self) -> Result<(), sqlx::Error> {
-        let (mapping, dialect) = (&self.table.mapping, Dialect::Sqlite);
-        let table = dialect.quoted(&mapping.table);
-        let (timestamp, id) = (dialect.quoted(&mapping.timestamp), dialect.quoted(&mapping.id));
-        let lost = format!("select count(*) from {table} where {timestamp} is null or {id} is null");
-        let lost: i64 = sqlx::query_scalar(AssertSqlSafe(lost)).fetch_one(&self.pool).await?;
+    /// The table as it is now.
+    async fn look(&self) -> Result<Layout, Error> {
+        let sql = "select name, type, \"notnull\" from pragma_table_info(?, ?)";
+        let rows: Vec<(String, String, bool)> = sqlx::query_as(sql)
+            .bind(&self.mapping.table)
+            .bind(self.mapping.schema.as_deref())
+            .fetch_all(&self.pool)
+            .await
+            .map_err(|error| failed("look at the log table", error))?;
+        let columns: Vec<Column> = rows
+            .into_iter()
+            .map(|(name, declared, not_null)| Column { name, kind: Kind::Dynamic, declared, nullable: !not_null })
+            .collect();
+        let layout = Layout::new(&self.mapping, &columns)?;
+        let is_number = self.mapping.timestamp_format.unit_nanos().is_some();
+        check_affinity("timestamp_format", &layout.timestamp, is_number)?;
+        check_affinity("id_format", &layout.id, self.mapping.id_format == IdFormat::Integer)?;
+        Ok(layout)
+    }
+
+    /// Warns of rows that cannot be read, and of pages that cost a look at every row.
+    async fn warn(&self, statements: &Statements<'_>) -> Result<(), Error> {
+        let table = &self.mapping.table;
+        let lost: i64 = sqlx::query_scalar(AssertSqlSafe(statements.count_unreadable()))
+            .fetch_one(&self.pool)
+            .await
+            .map_err(|error| failed("look at the log table", error))?;
         if lost > 0 {
             tracing::warn!(
-                table = mapping.table,
+                table,
                 rows = lost,
-                "rows without a timestamp or an id have no position and are not shipped"
+                "rows whose timestamp or id is missing or of another type have no position and are not shipped"
             );
         }
-        let limits = PageLimits { records_max: 1, bytes_max: 1, until: None };
-        let mut statement = self.table.page_statement(dialect, &Start::Earliest, &Query::all(), limits, &|_| true);
-        statement.sql.insert_str(0, "explain query plan ");
-        let plan = bound(statement).fetch_all(&self.pool).await?;
-        let sorts_all = |step: &SqliteRow| step.try_get::<&str, _>("detail").is_ok_and(|d| d.ends_with("FOR ORDER BY"));
-        if plan.iter().any(sorts_all) {
-            tracing::warn!(
-                table = mapping.table,
-                "there is no index on ({timestamp}, {id}): each page reads and sorts the whole table"
-            );
+        if self.plan(statements).await?.iter().any(|step| is_slow(step)) {
+            tracing::warn!(table, hint = %sql::index_hint(&self.mapping), "every page looks at the whole table");
         }
         Ok(())
     }
-}
 
-/// A statement with its values. Names of tables and columns are quoted in it.
-fn bound(statement: Statement) -> sqlx::query::Query<'static, Sqlite, SqliteArguments> {
-    statement.binds.into_iter().fold(sqlx::query(AssertSqlSafe(statement.sql)), |query, bind| match bind {
-        Bind::Text(text) => query.bind(text),
-        Bind::Int(number) => query.bind(number),
-    })
+    /// How the database finds a page.
+    async fn plan(&self, statements: &Statements<'_>) -> Result<Vec<String>, Error> {
+        let page = statements.page(&statements.example(), &Query::all(), 100, None)?;
+        let explain = AssertSqlSafe(format!("explain query plan {}", page.sql));
+        let rows = sqlx::query_with(explain, arguments(page.bound)?)
+            .fetch_all(&self.pool)
+            .await
+            .map_err(|error| failed("explain a page", error))?;
+        rows.iter().map(|row| row.try_get("detail").map_err(|error| failed("explain a page", error))).collect()
+    }
 }
 
 #[async_trait]
@@ -120,7 +140,7 @@ impl Source for SqliteSource {
     }
 
     fn fingerprint(&self) -> String {
-        self.table.fingerprint()
+        self.mapping.fingerprint()
     }
 
     fn arrival_order(&self) -> ArrivalOrder {
@@ -128,98 +148,116 @@ impl Source for SqliteSource {
     }
 
     async fn partitions(&self) -> Result<Vec<Partition>, Error> {
-        Ok(vec![self.table.partition.clone()])
+        Ok(vec![self.partition.clone()])
     }
 
     async fn read(&self, _: &Partition, start: &Start, query: &Query, limits: PageLimits) -> Result<Page, Error> {
-        let statement = self.table.page_statement(Dialect::Sqlite, start, query, limits, &|_| true);
-        let mut rows = bound(statement).fetch(&self.pool);
-        let mut arena = TextArena::new();
-        let mut page = PageBuilder::new(query, limits);
+        let layout = self.layout().await?;
+        let asked = self.sizes.rows(limits);
+        let page = Statements { dialect: Dialect::Sqlite, layout }.page(start, query, asked, None)?;
+        let mut rows = sqlx::query_with(AssertSqlSafe(page.sql), arguments(page.bound)?).fetch(&self.pool);
+        let (mut reader, mut page) = (RowReader::new(Dialect::Sqlite, layout), PageBuilder::new(start, query, limits));
         while let Some(row) = rows.try_next().await.map_err(|error| failed("read the log table", error))? {
-            let row = self.row(&row, &mut arena)?;
-            if !page.push(self.table.record(row, &mut arena)?) {
+            if !page.push(reader.record(|index, _, arena| value(&row, index, arena))?)? {
                 break;
             }
         }
-        Ok(page.build(self.table.partition.clone()))
+        Ok(page.finish(layout, asked, &self.sizes))
     }
 
     async fn check(&self) -> Result<(), Error> {
-        let operation = "look at the log table";
-        let found: Vec<String> = sqlx::query_scalar("select name from pragma_table_info(?)")
-            .bind(&self.table.mapping.table)
-            .fetch_all(&self.pool)
-            .await
-            .map_err(|error| failed(operation, error))?;
-        self.table.mapping.check_columns(&found)?;
-        self.warn().await.map_err(|error| failed(operation, error))
+        let layout = self.look().await?;
+        self.warn(&Statements { dialect: Dialect::Sqlite, layout: &layout }).await
     }
 
     async fn delete(&self, ids: &[RecordId]) -> Result<u64, Error> {
-        let (mapping, dialect) = (&self.table.mapping, Dialect::Sqlite);
+        let statements = Statements { dialect: Dialect::Sqlite, layout: self.layout().await? };
+        let pool = self.writer.as_ref().unwrap_or(&self.pool);
         let mut deleted = 0;
-        for batch in ids.chunks(DELETE_ROWS_MAX) {
-            let marks = vec!["?"; batch.len()].join(", ");
-            let sql = format!(
-                "delete from {} where {} in ({marks})",
-                dialect.quoted(&mapping.table),
-                dialect.quoted(&mapping.id)
-            );
-            let mut query = sqlx::query(AssertSqlSafe(sql));
-            for id in batch {
-                let text = id.position().as_text().as_str();
-                let key = text.rsplit_once('\t').map_or(text, |(_, key)| key);
-                query = match mapping.id_type {
-                    IdType::Integer => query.bind(key.parse::<i64>().unwrap_or(-1)),
-                    _ => query.bind(key.to_owned()),
-                };
-            }
-            let result = query.execute(&self.pool).await.map_err(|error| failed("delete shipped rows", error))?;
-            deleted += result.rows_affected();
+        for batch in sql::batches(&self.partition, ids)? {
+            let statement = statements.delete(batch)?;
+            let done = sqlx::query_with(AssertSqlSafe(statement.sql), arguments(statement.bound)?).execute(pool).await;
+            deleted += done.map_err(|error| failed("delete rows", error))?.rows_affected();
         }
         Ok(deleted)
     }
 }
 
-/// So many rows are deleted in one statement, and so in one transaction: writers do not wait long.
-const DELETE_ROWS_MAX: usize = 500;
+/// SQLite turns what is written to a column into the type the column was declared with, if it can, and so the values
+/// of a column of the wrong type would none be read (<https://www.sqlite.org/datatype3.html#determination_of_column_affinity>).
+fn check_affinity(field: &str, column: &Column, is_number: bool) -> Result<(), Error> {
+    let declared = column.declared.to_ascii_uppercase();
+    let holds_integers = declared.contains("INT");
+    let holds_text = !holds_integers && ["CHAR", "CLOB", "TEXT"].iter().any(|word| declared.contains(word));
+    if (holds_integers && !is_number) || (holds_text && is_number) {
+        let message = format!("the column `{}` is of type {declared}: does it hold text or numbers?", column.name);
+        return Err(Error::config(&format!("mapping.{field}"), message));
+    }
+    Ok(())
+}
+
+/// Whether a step of a plan looks at every row, or sorts them all
+/// (<https://www.sqlite.org/eqp.html>).
+fn is_slow(step: &str) -> bool {
+    step.starts_with("SCAN") || step == "USE TEMP B-TREE FOR ORDER BY"
+}
+
+/// What a statement binds, as SQLite takes it.
+fn arguments(bound: Vec<Bind>) -> Result<SqliteArguments, Error> {
+    let mut arguments = SqliteArguments::default();
+    for value in bound {
+        let added = match value {
+            Bind::Text(text) => arguments.add(text),
+            Bind::Int(number) | Bind::Micros(number) => arguments.add(number),
+            // No id of SQLite is that large.
+            Bind::Unsigned(number) => arguments.add(number.to_string()),
+        };
+        added.map_err(|error| failed("bind a value", sqlx::Error::Encode(error)))?;
+    }
+    Ok(arguments)
+}
 
 /// Whatever SQLite holds in a column, as what it is.
-fn value(row: &SqliteRow, index: usize, arena: &mut TextArena) -> Result<Value, Error> {
-    let raw = row.try_get_raw(index).map_err(|error| failed("read a row", error))?;
-    let kind = raw.type_info().name().to_owned();
+fn value(row: &SqliteRow, index: usize, arena: &mut TextArena) -> Result<Value, sql::Cause> {
+    let raw = row.try_get_raw(index)?;
     if raw.is_null() {
         return Ok(Value::Null);
     }
-    let read = match kind.as_str() {
-        "INTEGER" | "BOOLEAN" => row.try_get_unchecked::<i64, _>(index).map(Value::Int),
-        "REAL" => row.try_get_unchecked::<f64, _>(index).map(Value::Double),
-        "BLOB" => row.try_get_unchecked::<Vec<u8>, _>(index).map(|bytes| Value::Bytes(bytes.into())),
-        _ => row.try_get_unchecked::<Vec<u8>, _>(index).map(|bytes| Value::String(arena.push_lossy(&bytes))),
-    };
-    read.map_err(|error| failed("read a row", error))
+    // Bytes that are no UTF-8 are text to SQLite all the same.
+    let bytes = || row.try_get_unchecked::<&[u8], _>(index);
+    Ok(match raw.type_info().name() {
+        "INTEGER" | "BOOLEAN" => Value::Int(row.try_get_unchecked(index)?),
+        "REAL" => Value::Double(row.try_get_unchecked(index)?),
+        "BLOB" => Value::Bytes(bytes()?.to_vec().into()),
+        _ => Value::String(arena.push_lossy(bytes()?)),
+    })
 }
 
-/// A locked or missing database may come back; anything else would fail again.
+/// A locked or missing database may come back; anything else would fail again
+/// (<https://www.sqlite.org/rescode.html>).
 fn failed(operation: &'static str, error: sqlx::Error) -> Error {
-    let locked = error.as_database_error().is_some_and(|error| error.message().contains("locked"));
-    let kind = match &error {
-        sqlx::Error::PoolTimedOut | sqlx::Error::Io(_) => ErrorKind::Unavailable,
-        _ if locked => ErrorKind::Unavailable,
-        sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => ErrorKind::State,
-        _ => ErrorKind::Config,
+    let code = error.as_database_error().and_then(|error| error.code()).and_then(|code| code.parse::<i32>().ok());
+    let (kind, message) = match (&error, code.map(|code| code & 0xff)) {
+        (_, Some(5 | 6)) => (ErrorKind::Unavailable, "the database is locked by somebody else"),
+        (_, Some(10 | 13 | 14)) => (ErrorKind::Unavailable, "the database cannot be used"),
+        (_, Some(8)) => (ErrorKind::Auth, "the database may not be written to"),
+        (_, Some(11 | 26)) => (ErrorKind::State, "the database is damaged, or no SQLite database"),
+        (sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::WorkerCrashed, _) => {
+            (ErrorKind::Unavailable, "the database cannot be reached")
+        }
+        (sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_), _) => (ErrorKind::State, "a row cannot be read"),
+        _ => (ErrorKind::Config, "the database refused a statement"),
     };
-    Error::new(kind, operation, "the database refused").with_source(error)
+    Error::new(kind, operation, message).with_source(error)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use logship_core::{Filter, PageEnd, Severity};
+    use crate::sql::testing::{ALL, any_filter, assert_pushed_down};
+    use logship_core::{Cursor, Filter, PageEnd, Severity, Timestamp};
+    use proptest::prelude::*;
     use sqlx::Executor;
-
-    const ALL: PageLimits = PageLimits { records_max: 1_000, bytes_max: usize::MAX, until: None };
 
     async fn source(rows: &[(&str, &str, &str, &str)]) -> SqliteSource {
         let pool = SqlitePoolOptions::new().max_connections(1).connect("sqlite::memory:").await.unwrap();
@@ -247,7 +285,7 @@ mod tests {
     async fn read_all(source: &SqliteSource, start: Start, query: &Query, limits: PageLimits) -> Vec<String> {
         let (mut start, mut keys) = (start, Vec::new());
         loop {
-            let page = source.read(&source.table.partition, &start, query, limits).await.unwrap();
+            let page = source.read(&source.partition, &start, query, limits).await.unwrap();
             keys.extend(
                 page.records().iter().map(|record| {
                     record.id.position().as_text().split_once('\t').map(|(_, key)| key.to_owned()).unwrap()
@@ -274,6 +312,20 @@ mod tests {
     ];
 
     #[tokio::test]
+    async fn p4_rows_from_a_time_on_wait_when_they_are_told_to() {
+        let mut rows = ROWS.to_vec();
+        rows.push(("g", "soon", "INFO", "company"));
+        let source = source(&rows).await;
+        for (until, count) in
+            [("2026-11-20T08:30:01Z", 3), ("2026-11-20T08:30:01.000000001Z", 5), ("2026-11-21T00:00:00Z", 6)]
+        {
+            let limits = PageLimits { until: Some(until.parse().unwrap()), ..ALL };
+            let page = source.read(&source.partition, &Start::Earliest, &Query::all(), limits).await.unwrap();
+            assert_eq!((page.records().len(), page.end()), (count, PageEnd::CaughtUp), "{until}");
+        }
+    }
+
+    #[tokio::test]
     async fn h16_ties_across_a_page_cut_are_neither_lost_nor_doubled() {
         let source = source(ROWS).await;
         for records_max in 1..=7 {
@@ -298,10 +350,10 @@ mod tests {
             Query::all().filter(Filter::not_in("namespace", ["other", "company"])),
             Query::all().filter(Filter::equals("unmapped", "x")),
         ];
-        let all = source.read(&source.table.partition, &Start::Earliest, &Query::all(), ALL).await.unwrap();
+        let all = source.read(&source.partition, &Start::Earliest, &Query::all(), ALL).await.unwrap();
         for query in queries {
             let expected: Vec<_> = all.records().iter().filter(|record| query.matches(record)).map(|r| &r.id).collect();
-            let page = source.read(&source.table.partition, &Start::Earliest, &query, ALL).await.unwrap();
+            let page = source.read(&source.partition, &Start::Earliest, &query, ALL).await.unwrap();
             assert_eq!(page.records().iter().map(|record| &record.id).collect::<Vec<_>>(), expected, "{query}");
         }
     }
@@ -336,152 +388,208 @@ mod tests {
     async fn a_table_that_is_not_as_mapped_is_said_before_anything_is_read() {
         let mut source = source(ROWS).await;
         source.check().await.unwrap();
-        source.table.mapping.body = "text".to_owned();
+        source.mapping.body = Some("text".to_owned());
         let error = source.check().await.unwrap_err().to_string();
         assert!(
             error.contains("no column `text`") && error.contains("mapping.body") && error.contains("message"),
             "{error}"
         );
-        source.table.mapping.table = "nothing".to_owned();
+        source.mapping.table = "nothing".to_owned();
         assert!(source.check().await.unwrap_err().to_string().contains("no table `nothing`"));
         let missing = SqliteConfig { path: "/nowhere/logs.db".into(), mapping: TableMapping::kestra() };
         assert!(SqliteSource::open(missing).unwrap_err().to_string().contains("/nowhere/logs.db"));
-    }
-
-    /// Rows of integer ids and of a time in one of the numeric formats.
-    async fn numeric(format: TimestampFormat, unit: i64) -> SqliteSource {
-        let mut source = source(&[]).await;
-        source
-            .pool
-            .execute("create table numbers (id integer primary key, at integer, level text, message text)")
-            .await
-            .unwrap();
-        source.pool.execute("create index numbers_at on numbers (at, id)").await.unwrap();
-        for (id, seconds) in [(9, 1), (10, 1), (11, 2), (100, 2), (2, 3)] {
-            let sql = "insert into numbers (id, at, message) values (?, ?, 'm')";
-            sqlx::query(sql).bind(id).bind((1_795_163_400 + seconds) * unit).execute(&source.pool).await.unwrap();
-        }
-        source.table = Table::new(
-            TableMapping {
-                table: "numbers".to_owned(),
-                id: "id".to_owned(),
-                id_type: IdType::Integer,
-                timestamp: "at".to_owned(),
-                timestamp_format: Some(format),
-                attributes: Vec::new(),
-                only: None,
-                ..TableMapping::kestra()
-            },
-            TimestampFormat::Text,
-        );
-        source
-    }
-
-    #[tokio::test]
-    async fn numbers_are_times_and_ids_in_their_own_order() {
-        let formats = [
-            (TimestampFormat::UnixS, 1),
-            (TimestampFormat::UnixMs, 1_000),
-            (TimestampFormat::UnixUs, 1_000_000),
-            (TimestampFormat::UnixNs, 1_000_000_000),
-        ];
-        for (format, unit) in formats {
-            let source = numeric(format, unit).await;
-            source.check().await.unwrap();
-            for records_max in 1..=6 {
-                let limits = PageLimits { records_max, ..ALL };
-                let (mut start, mut ids) = (Start::Earliest, Vec::new());
-                loop {
-                    let page = source.read(&source.table.partition, &start, &Query::all(), limits).await.unwrap();
-                    assert!(page.records().is_sorted_by(|a, b| a.id < b.id));
-                    ids.extend(
-                        page.records().iter().map(|record| record.id.position().as_text().parse::<u64>().unwrap()),
-                    );
-                    let Some(next) = page.next() else { break };
-                    start = Start::After(next.clone());
-                }
-                assert_eq!(ids, [9, 10, 11, 100, 2], "{format:?}, pages of {records_max}");
-            }
-            let time: logship_core::Timestamp = "2026-11-20T08:30:02Z".parse().unwrap();
-            let from = source.read(&source.table.partition, &Start::At(time), &Query::all(), ALL).await.unwrap();
-            assert_eq!((from.records().len(), from.records()[0].timestamp), (3, time), "{format:?}");
-            let until = PageLimits { until: Some(time), ..ALL };
-            let before = source.read(&source.table.partition, &Start::Earliest, &Query::all(), until).await.unwrap();
-            assert_eq!(before.records().len(), 2, "{format:?}");
-        }
-    }
-
-    #[tokio::test]
-    async fn p7_delete_takes_the_rows_named_and_no_other() {
-        let source = numeric(TimestampFormat::UnixS, 1).await;
-        let page = source.read(&source.table.partition, &Start::Earliest, &Query::all(), ALL).await.unwrap();
-        let ids: Vec<RecordId> = page.records().iter().skip(1).step_by(2).map(|record| record.id.clone()).collect();
-        assert_eq!(source.delete(&ids).await.unwrap(), 2);
-        assert_eq!(source.delete(&ids).await.unwrap(), 0, "what is gone is no error");
-        let left: Vec<i64> =
-            sqlx::query_scalar("select id from numbers order by id").fetch_all(&source.pool).await.unwrap();
-        assert_eq!(left, [2, 9, 11]);
-    }
-
-    #[tokio::test]
-    async fn p4_rows_from_a_time_on_wait_when_they_are_told_to() {
-        let source = source(ROWS).await;
-        let until = PageLimits { until: Some("2026-11-20T08:30:01Z".parse().unwrap()), ..ALL };
-        let page = source.read(&source.table.partition, &Start::Earliest, &Query::all(), until).await.unwrap();
-        assert_eq!((page.records().len(), page.end()), (3, PageEnd::CaughtUp));
-    }
-
-    proptest::proptest! {
-        /// Goal: what the database decides is what the query says. Method: random rows of any type, random queries.
-        #[test]
-        fn k2_pushing_down_changes_nothing(
-            rows in proptest::collection::vec((0..6usize, 0..7usize), 1..20),
-            minimum in 0..4usize,
-            condition in 0..5usize,
-            values in proptest::collection::vec(0..7usize, 0..3),
-        ) {
-            const LEVELS: [&str; 6] = ["'INFO'", "'warning'", "'DEBUG'", "null", "'odd'", "7"];
-            const VALUES: [&str; 7] = ["'a'", "'a.b'", "'A'", "null", "7", "7.0", "x'61'"];
-            const TEXTS: [&str; 7] = ["a", "a.b", "A", "", "7", "7.0", "x"];
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async {
-                let source = source(&[]).await;
-                for (number, (level, value)) in rows.iter().enumerate() {
-                    let sql = format!(
-                        "insert into logs (key, timestamp, message, level, namespace) values ('k{number:03}', '2026-11-20T08:30:00Z', 'm', {}, {})",
-                        LEVELS[*level], VALUES[*value],
-                    );
-                    source.pool.execute(AssertSqlSafe(sql)).await.unwrap();
-                }
-                let mut query = Query::all();
-                query.severity_min = [None, Some(Severity::DEBUG), Some(Severity::INFO), Some(Severity::ERROR)][minimum];
-                let texts: Vec<&str> = values.iter().map(|value| TEXTS[*value]).collect();
-                let first = texts.first().copied().unwrap_or("a");
-                query = match condition {
-                    0 => query.filter(Filter::equals("namespace", first)),
-                    1 => query.filter(Filter::one_of("namespace", texts)),
-                    2 => query.filter(Filter::not_in("namespace", texts)),
-                    3 => query.filter(Filter::within("namespace", first)),
-                    _ => query,
-                };
-                let all = source.read(&source.table.partition, &Start::Earliest, &Query::all(), ALL).await.unwrap();
-                assert_eq!(all.records().len(), rows.len());
-                let expected: Vec<_> = all.records().iter().filter(|record| query.matches(record)).map(|r| &r.id).collect();
-                let page = source.read(&source.table.partition, &Start::Earliest, &query, ALL).await.unwrap();
-                assert_eq!(page.records().iter().map(|record| &record.id).collect::<Vec<_>>(), expected, "{query}");
-            });
-        }
     }
 
     #[tokio::test]
     async fn a_row_says_what_it_is_whatever_sqlite_holds() {
         let source = source(&[("k", "no time", "WARNING", "n")]).await;
         source.pool.execute("update logs set attempt_number = 3, message = cast(x'61ff62' as text)").await.unwrap();
-        let page = source.read(&source.table.partition, &Start::Earliest, &Query::all(), ALL).await.unwrap();
+        let page = source.read(&source.partition, &Start::Earliest, &Query::all(), ALL).await.unwrap();
         let record = &page.records()[0];
         assert_eq!(record.body, "a\u{fffd}b".into());
         assert_eq!(record.attribute("attemptNumber"), Some(&3.into()));
         assert_eq!(record.attribute("logship.timestamp_raw"), Some(&"no time".into()));
         assert_eq!((record.severity, record.severity_name()), (Severity::WARN, "WARNING"));
+    }
+
+    /// A source of a table `t` of these columns.
+    async fn table(columns: &str, inserts: &str, mapping: TableMapping) -> SqliteSource {
+        let pool = SqlitePoolOptions::new().max_connections(1).connect("sqlite::memory:").await.unwrap();
+        pool.execute(AssertSqlSafe(format!("create table t ({columns}); {inserts}"))).await.unwrap();
+        SqliteSource::in_pool(pool, TableMapping { body: Some("m".to_owned()), ..mapping })
+    }
+
+    #[tokio::test]
+    async fn integer_ids_and_times_are_read_in_the_databases_order() {
+        let ids = [i64::MIN, -10, -9, -1, 0, 9, 10, i64::MAX];
+        let rows: Vec<String> = ids.iter().rev().map(|id| format!("({id}, 1795163400123, 'm')")).collect();
+        let inserts = format!("insert into t values {}, (5, -1, 'm')", rows.join(", "));
+        let mut mapping = TableMapping::new("t", "id", "at");
+        mapping.id_format = IdFormat::Integer;
+        mapping.timestamp_format = TimestampFormat::UnixMs;
+        let source = table("id integer primary key, at integer, m text", &inserts, mapping).await;
+        source.check().await.unwrap();
+        let (mut start, mut times) = (Start::Earliest, Vec::new());
+        loop {
+            let limits = PageLimits { records_max: 1, ..ALL };
+            let page = source.read(&source.partition, &start, &Query::all(), limits).await.unwrap();
+            let Some(next) = page.next() else { break };
+            start = Start::After(next.to_string().parse().unwrap());
+            times.extend(page.records().iter().map(|record| record.timestamp));
+        }
+        assert_eq!(times[0], Timestamp::from_millis(-1));
+        assert_eq!(times[1..], [Timestamp::from_millis(1_795_163_400_123); 8]);
+        let since = Start::At(Timestamp::from_nanos(1_795_163_400_122_000_001));
+        let page = source.read(&source.partition, &since, &Query::all(), ALL).await.unwrap();
+        assert_eq!(page.records().len(), 8);
+    }
+
+    #[tokio::test]
+    async fn a_format_that_is_not_the_columns_is_said_before_anything_is_read() {
+        let source = table("id integer primary key, at text, m", "", TableMapping::new("t", "id", "at")).await;
+        let error = source.check().await.unwrap_err().to_string();
+        assert!(error.contains("mapping.id_format") && error.contains("INTEGER"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn json_keys_become_attributes_behind_the_columns() {
+        let mut mapping = TableMapping::new("t", "id", "at");
+        mapping.attributes = vec![("flow".to_owned(), "flow".to_owned())];
+        mapping.json = Some(JsonColumn { column: "j".to_owned(), body: None, skip: vec!["level".to_owned()] });
+        let inserts = r#"insert into t values ('b', '2026-11-21', 'm', 'f', 'no json'), ('a', '2026-11-20', 'm', null,
+            '{"flow":"other","level":"INFO","n":null,"deep":{"x":[1,2.5]},"t":"ä"}')"#;
+        let source = table("id text, at text, m text, flow text, j text", inserts, mapping).await;
+        let page = source.read(&source.partition, &Start::Earliest, &Query::all(), ALL).await.unwrap();
+        let deep = Value::Map(vec![("x".into(), Value::Array(vec![1.into(), 2.5.into()]))]);
+        assert_eq!(page.records()[0].attributes, [("deep".into(), deep), ("t".into(), "ä".into())]);
+        assert_eq!(page.records()[1].attributes, [("flow".into(), "f".into()), ("j".into(), "no json".into())]);
+    }
+
+    #[tokio::test]
+    async fn an_index_on_time_and_id_serves_ties_too() {
+        let source = source(&[]).await;
+        let layout = source.look().await.unwrap();
+        let statements = Statements { dialect: Dialect::Sqlite, layout: &layout };
+        let plan = source.plan(&statements).await.unwrap();
+        assert!(plan.iter().any(|step| is_slow(step)), "{plan:?}");
+        source.pool.execute("create index i on logs (timestamp)").await.unwrap();
+        let plan = source.plan(&statements).await.unwrap();
+        assert!(!plan.iter().any(|step| is_slow(step)), "{plan:?}");
+        source.pool.execute("create index j on logs (timestamp, key)").await.unwrap();
+        let plan = source.plan(&statements).await.unwrap();
+        assert_eq!(plan, ["SEARCH logs USING INDEX j ((timestamp,key)>(?,?))"]);
+    }
+
+    #[tokio::test]
+    async fn p7_delete_takes_the_rows_named_and_no_other() {
+        let source = source(ROWS).await;
+        let page = source.read(&source.partition, &Start::Earliest, &Query::all(), ALL).await.unwrap();
+        let mut ids: Vec<RecordId> = page.records().iter().map(|record| record.id.clone()).collect();
+        // The row `d` is another one by now: its time has changed.
+        source.pool.execute("update logs set timestamp = '2027-01-01T00:00:00Z' where key = 'd'").await.unwrap();
+        ids.retain(|id| !id.position().as_text().ends_with("\tf"));
+        ids.push(RecordId::new(source.partition.clone(), Cursor::text("2026-11-20\tgone".into())));
+        assert_eq!(source.delete(&ids).await.unwrap(), 4);
+        assert_eq!(read_all(&source, Start::Earliest, &Query::all(), ALL).await, ["f", "d"]);
+        let foreign = RecordId::new(Partition::new("other"), Cursor::text("2026\tf".into()));
+        assert!(source.delete(&[foreign]).await.is_err());
+        assert_eq!(source.delete(&[]).await.unwrap(), 0);
+    }
+
+    /// Goal: a database file is opened for reading, and deleting from it works all the same, in several statements.
+    #[tokio::test]
+    async fn p7_delete_works_on_a_file_in_batches() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("logs.db");
+        let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true);
+        let pool = SqlitePool::connect_with(options).await.unwrap();
+        pool.execute(
+            "create table t (id text primary key, at text, m text); with recursive n(i) as \
+             (select 1 union all select i + 1 from n where i < 1001) insert into t select i, '2026-11-20', 'm' from n",
+        )
+        .await
+        .unwrap();
+        let mapping = TableMapping { body: Some("m".to_owned()), ..TableMapping::new("t", "id", "at") };
+        let source = SqliteSource::open(SqliteConfig { path, mapping }).unwrap();
+        let page = source.read(&source.partition, &Start::Earliest, &Query::all(), ALL).await.unwrap();
+        assert_eq!(page.records().len(), 1_000);
+        let ids: Vec<RecordId> = page.records().iter().map(|record| record.id.clone()).collect();
+        assert_eq!(source.delete(&ids).await.unwrap(), 1_000);
+        let left: i64 = sqlx::query_scalar("select count(*) from t").fetch_one(&pool).await.unwrap();
+        assert_eq!(left, 1);
+    }
+
+    #[tokio::test]
+    async fn a_start_in_time_finds_both_ways_of_writing_a_day() {
+        let rows = [
+            ("a", "2026-11-20 07:59:59", "INFO", "n"),
+            ("b", "2026-11-20 08:30:00.5", "INFO", "n"),
+            ("c", "2026-11-20T07:59:59Z", "INFO", "n"),
+            ("d", "2026-11-20T08:30:00.1Z", "INFO", "n"),
+            ("e", "2026-11-20T08:30:00.9Z", "INFO", "n"),
+        ];
+        let source = source(&rows).await;
+        let start = Start::At("2026-11-20T08:30:00.3Z".parse().unwrap());
+        assert_eq!(read_all(&source, start, &Query::all(), ALL).await, ["b", "e"]);
+    }
+
+    #[tokio::test]
+    async fn an_order_that_is_not_the_positions_order_is_an_error_and_no_loss() {
+        let mapping = TableMapping::new("t", "id", "at");
+        let inserts = "insert into t values ('a', '2026', 'm'), ('a', '2026', 'm')";
+        let source = table("id text, at text, m text", inserts, mapping).await;
+        let error = source.read(&source.partition, &Start::Earliest, &Query::all(), ALL).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::State);
+        assert!(error.to_string().contains("is the id unique"), "{error}");
+    }
+
+    /// Any value SQLite can hold in a column, as SQL.
+    fn any_value() -> impl Strategy<Value = String> {
+        let texts = ["a", "A", "a.b", "a/b", "a.", "5", "05", "-5", "5.5", "true", "", "a\0b", "ä"];
+        prop_oneof![
+            Just("null".to_owned()),
+            prop::sample::select(texts.to_vec()).prop_map(|text| format!("cast(x'{}' as text)", hex(text.as_bytes()))),
+            Just("cast(x'61ff' as text)".to_owned()),
+            (-6_i64..7).prop_map(|number| number.to_string()),
+            prop::sample::select(vec!["5.0", "5.5", "-1e300", "x'61'"]).prop_map(str::to_owned),
+        ]
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    const MINIMUMS: [Option<Severity>; 4] = [None, Some(Severity::TRACE), Some(Severity::INFO), Some(Severity::ERROR)];
+    const WORDS: [&str; 7] = ["INFO", "info", "iNFO", "Warn", "odd", "crit", ""];
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// What the database decides is what the query says of each record, whatever the columns hold.
+        #[test]
+        fn k2_push_down_agrees_with_the_query(
+            rows in prop::collection::vec((any_value(), any_value(), any_value()), 1..12),
+            filters in prop::collection::vec(any_filter(&["free", "number", "unmapped"]), 1..3),
+            minimum in prop::sample::select(MINIMUMS.to_vec()),
+            words in prop::collection::vec(prop::sample::select(WORDS.to_vec()), 12),
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let values = rows.iter().zip(words).enumerate().map(|(index, ((free, number, level), word))| {
+                    let level = if word.is_empty() { level.clone() } else { format!("'{word}'") };
+                    format!("('{index:03}', '2026', 'm', {free}, {number}, {level})")
+                });
+                let inserts = format!("insert into t values {}", values.collect::<Vec<_>>().join(", "));
+                let mut mapping = TableMapping::new("t", "id", "at");
+                mapping.severity = Some("level".to_owned());
+                mapping.attributes = ["free", "number"].map(|name| (name.to_owned(), name.to_owned())).to_vec();
+                let columns = "id text, at text, m text, free, number integer, level collate nocase";
+                let source = table(columns, &inserts, mapping).await;
+                let mut query = Query::all();
+                query.severity_min = minimum;
+                query.filters = filters;
+                assert_pushed_down(&source, &query).await;
+            });
+        }
     }
 }

@@ -2,160 +2,197 @@
 
 use std::str::FromStr;
 
-use logship_core::{Error, Timestamp};
+use logship_core::Error;
 use serde::{Deserialize, Serialize};
 
 /// Which table holds the records, and what its columns mean.
 ///
-/// A column is a column's name, or `column->key` for what a column of JSON has under a key, as text.
+/// An index on the timestamp, better on timestamp and id, makes each page a range of it; the source's
+/// [`check`](logship_core::Source::check) warns where there is none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TableMapping {
-    /// The table; with its schema before a dot, if need be.
+    /// The table or view. It is the name of the one partition, and part of each record's id.
     pub table: String,
-    /// The column that tells rows apart, unique and never changed.
-    pub id: String,
-    /// What ids are. Default text.
+    /// The schema (MySQL: the database) the table is in. Default: where the connection looks first.
     #[serde(default)]
-    pub id_type: IdType,
+    pub schema: Option<String>,
+    /// The column that tells rows apart: unique, and never changed.
+    pub id: String,
+    /// What the ids are.
+    #[serde(default)]
+    pub id_format: IdFormat,
     /// The column that holds when it happened.
     pub timestamp: String,
-    /// How that is written. Default: text in SQLite, the database's own type elsewhere.
+    /// How it holds that.
     #[serde(default)]
-    pub timestamp_format: Option<TimestampFormat>,
+    pub timestamp_format: TimestampFormat,
     /// The column that holds the severity's name.
     #[serde(default)]
     pub severity: Option<String>,
-    /// The column that holds what the record says.
-    pub body: String,
-    /// Attributes, and the columns that hold them, in the order in which records get them.
+    /// The column that holds what the record says. Needed unless [`json`](Self::json) names a key for it.
+    #[serde(default)]
+    pub body: Option<String>,
+    /// Attributes, and the columns that hold them, in the order in which records get them. A NULL gives no attribute.
     #[serde(default)]
     pub attributes: Vec<(String, String)>,
+    /// A column that holds more attributes, as JSON.
+    #[serde(default)]
+    pub json: Option<JsonColumn>,
     /// The `service.name` of every record's resource.
     #[serde(default)]
     pub service_name: Option<String>,
     /// Only rows in which this column is NULL or has this value are read.
     #[serde(default)]
     pub only: Option<(String, String)>,
+    /// Whether the columns of severity, attributes and `only` may be missing, and are then left out. For programs whose
+    /// table grew over the years. Default: a missing column is an error.
+    #[serde(default)]
+    pub ignore_missing: bool,
 }
 
-/// What the ids of rows are.
+/// A column that holds a JSON object, whose keys become attributes behind those of columns.
+///
+/// A key of a mapped attribute is left out, as the attribute's column decides, and so is a null. Text that is no JSON
+/// object becomes one attribute of the column's name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JsonColumn {
+    /// The column.
+    pub column: String,
+    /// The key that holds what the record says.
+    #[serde(default)]
+    pub body: Option<String>,
+    /// Keys that are left out.
+    #[serde(default)]
+    pub skip: Vec<String>,
+}
+
+/// What the ids of rows are. It decides in which order rows of one timestamp are read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum IdType {
-    /// Text, ordered by its bytes.
+pub enum IdFormat {
+    /// Text, ordered by its bytes whatever the column's collation. Also UUIDs and the like, by their text.
     #[default]
     Text,
-    /// Whole numbers from 0 on.
+    /// Whole numbers.
     Integer,
 }
 
-/// How a table writes when it happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// How a column holds a time. Times without a zone are taken as UTC.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[non_exhaustive]
 pub enum TimestampFormat {
-    /// Text that sorts as time does: ISO 8601, UTC, always written in the same way.
-    Text,
-    /// The database's own type for a point in time; where that has no zone, UTC.
+    /// As the database's own type: `timestamptz`, `timestamp`, `datetime`. SQLite has none: there it is text.
+    #[default]
     Native,
-    /// Whole seconds since 1970.
+    /// As text that sorts as time does: ISO 8601, UTC, years of four digits.
+    Text,
+    /// As whole seconds since 1970.
     UnixS,
-    /// Whole milliseconds since 1970.
+    /// As whole milliseconds since 1970.
     UnixMs,
-    /// Whole microseconds since 1970.
+    /// As whole microseconds since 1970.
     UnixUs,
-    /// Whole nanoseconds since 1970.
+    /// As whole nanoseconds since 1970.
     UnixNs,
 }
 
 impl TimestampFormat {
-    /// Nanoseconds of one unit, for a format that is a number.
-    pub(crate) fn unit(self) -> Option<i64> {
+    /// Nanoseconds in one of the numbers the column holds; `None` where it holds no numbers.
+    pub(crate) const fn unit_nanos(self) -> Option<i64> {
         match self {
-            TimestampFormat::Text | TimestampFormat::Native => None,
+            TimestampFormat::Native | TimestampFormat::Text => None,
             TimestampFormat::UnixS => Some(1_000_000_000),
             TimestampFormat::UnixMs => Some(1_000_000),
             TimestampFormat::UnixUs => Some(1_000),
             TimestampFormat::UnixNs => Some(1),
         }
     }
-
-    /// The first number that is not before this time.
-    pub(crate) fn first_from(self, time: Timestamp) -> i64 {
-        let unit = self.unit().unwrap_or(1);
-        let nanos = time.as_nanos();
-        nanos.div_euclid(unit) + i64::from(nanos.rem_euclid(unit) != 0)
-    }
 }
 
+const KESTRA_ATTRIBUTES: [(&str, &str); 9] = [
+    ("tenantId", "tenant_id"),
+    ("namespace", "namespace"),
+    ("flowId", "flow_id"),
+    ("taskId", "task_id"),
+    ("executionId", "execution_id"),
+    ("taskRunId", "taskrun_id"),
+    ("attemptNumber", "attempt_number"),
+    ("triggerId", "trigger_id"),
+    ("executionKind", "execution_kind"),
+];
+
 impl TableMapping {
-    /// The `logs` table of a Kestra database on SQLite or of one that has a column for everything: as its own log
-    /// shipper reads it, rows of test and playground executions left out. Attributes have Kestra's names.
-    pub fn kestra() -> Self {
-        let attributes = [
-            ("tenantId", "tenant_id"),
-            ("namespace", "namespace"),
-            ("flowId", "flow_id"),
-            ("taskId", "task_id"),
-            ("executionId", "execution_id"),
-            ("taskRunId", "taskrun_id"),
-            ("attemptNumber", "attempt_number"),
-            ("triggerId", "trigger_id"),
-            ("executionKind", "execution_kind"),
-            ("thread", "thread"),
-        ];
+    /// A table of these three columns with no more than that: a beginning for a mapping of one's own.
+    pub fn new(table: &str, id: &str, timestamp: &str) -> Self {
         TableMapping {
-            table: "logs".to_owned(),
-            id: "key".to_owned(),
-            id_type: IdType::Text,
-            timestamp: "timestamp".to_owned(),
-            timestamp_format: None,
-            severity: Some("level".to_owned()),
-            body: "message".to_owned(),
-            attributes: attributes.map(|(name, column)| (name.to_owned(), column.to_owned())).to_vec(),
-            service_name: Some("Kestra".to_owned()),
-            only: Some(("execution_kind".to_owned(), "NORMAL".to_owned())),
+            table: table.to_owned(),
+            schema: None,
+            id: id.to_owned(),
+            id_format: IdFormat::default(),
+            timestamp: timestamp.to_owned(),
+            timestamp_format: TimestampFormat::default(),
+            severity: None,
+            body: None,
+            attributes: Vec::new(),
+            json: None,
+            service_name: None,
+            only: None,
+            ignore_missing: false,
         }
     }
 
-    /// The `logs` table as Kestra makes it on PostgreSQL, where the message and the thread are in the JSON alone.
-    pub fn kestra_postgres() -> Self {
-        let mut mapping = TableMapping::kestra();
-        mapping.body = "value->message".to_owned();
-        for (name, column) in &mut mapping.attributes {
-            if name == "thread" {
-                *column = "value->thread".to_owned();
-            }
-        }
+    /// The `logs` table of a Kestra database in SQLite's, MySQL's and H2's form, in which the message has a column.
+    /// As Kestra's own log shipper reads it: rows of test and playground executions are left out. Attributes have
+    /// Kestra's names. Works with the tables of old and new versions.
+    pub fn kestra() -> Self {
+        let mut mapping = TableMapping::new("logs", "key", "timestamp");
+        mapping.severity = Some("level".to_owned());
+        mapping.body = Some("message".to_owned());
+        let attributes = KESTRA_ATTRIBUTES.into_iter().chain([("thread", "thread")]);
+        mapping.attributes = attributes.map(|(name, column)| (name.to_owned(), column.to_owned())).collect();
+        mapping.service_name = Some("Kestra".to_owned());
+        mapping.only = Some(("execution_kind".to_owned(), "NORMAL".to_owned()));
+        mapping.ignore_missing = true;
         mapping
     }
 
-    /// Every column that is read, with the field of the mapping that names it.
-    pub(crate) fn columns(&self) -> Vec<(String, &str)> {
-        let mut columns = vec![("id".to_owned(), self.id.as_str()), ("timestamp".to_owned(), &self.timestamp)];
-        columns.push(("body".to_owned(), &self.body));
-        columns.extend(self.severity.iter().map(|column| ("severity".to_owned(), column.as_str())));
-        columns.extend(self.only.iter().map(|(column, _)| ("only".to_owned(), column.as_str())));
-        columns.extend(self.attributes.iter().map(|(name, column)| (format!("attributes.{name}"), column.as_str())));
-        columns
+    /// The `logs` table of a Kestra database in PostgreSQL's form, in which message and thread are in the JSON column
+    /// `value` alone. Otherwise as [`kestra`](Self::kestra).
+    pub fn kestra_postgres() -> Self {
+        let skip = ["id", "timestamp", "level", "deleted"].map(str::to_owned).to_vec();
+        let json = JsonColumn { column: "value".to_owned(), body: Some("message".to_owned()), skip };
+        let mut mapping = TableMapping { body: None, json: Some(json), ..TableMapping::kestra() };
+        mapping.attributes.retain(|(name, _)| name != "thread");
+        mapping
     }
 
-    /// Whether the table has every column, which `found` are those of.
-    pub(crate) fn check_columns(&self, found: &[String]) -> Result<(), Error> {
-        let table = &self.table;
-        if found.is_empty() {
-            return Err(Error::config("mapping.table", format!("the database has no table `{table}`")));
+    /// Whether the mapping makes sense by itself.
+    pub(crate) fn validate(&self) -> Result<(), Error> {
+        let json_body = self.json.as_ref().and_then(|json| json.body.as_ref());
+        match (&self.body, json_body) {
+            (None, None) => {
+                return Err(Error::config("mapping.body", "name the column that holds what a record says"));
+            }
+            (Some(_), Some(_)) => {
+                return Err(Error::config("mapping.json.body", "the body has a column already: name one of the two"));
+            }
+            _ => {}
         }
-        for (field, column) in self.columns() {
-            let name = column.split_once("->").map_or(column, |(name, _)| name);
-            if !found.iter().any(|found| found.eq_ignore_ascii_case(name)) {
-                let message = format!("the table `{table}` has no column `{name}`; it has: {}", found.join(", "));
-                return Err(Error::config(&format!("mapping.{field}"), message));
+        for (index, (name, _)) in self.attributes.iter().enumerate() {
+            if self.attributes[..index].iter().any(|(earlier, _)| earlier == name) {
+                return Err(Error::config("mapping.attributes", format!("the attribute `{name}` is there twice")));
             }
         }
         Ok(())
+    }
+
+    /// What makes stored offsets comparable, on one line.
+    pub(crate) fn fingerprint(&self) -> String {
+        let schema = self.schema.as_ref().map_or(String::new(), |schema| format!("{schema}."));
+        let only = self.only.as_ref().map_or(String::new(), |(column, value)| format!(" only {column} = {value}"));
+        format!("table {schema}{} by {}, {}{only}", self.table, self.timestamp, self.id)
     }
 }
 
