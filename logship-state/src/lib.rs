@@ -34,7 +34,7 @@ pub fn register(registry: &mut Registry) {
     #[cfg(feature = "memory")]
     memory::register(registry);
     #[cfg(feature = "mysql")]
-    //mysql
+    mysql::register(registry);
     #[cfg(feature = "postgres")]
     postgres::register(registry);
     #[cfg(feature = "sqlite")]
