@@ -5,6 +5,8 @@
 //! | `memory` | this process | in tests, and where the host keeps offsets itself |
 //! | `file` | one readable file a key | on one machine, on a local disk |
 //! | `sqlite` | a SQLite database | beside a SQLite log store |
+//! | `postgres` | a PostgreSQL database | where shippers run on several machines |
+//! | `mysql` | a MySQL or MariaDB database | where shippers run on several machines |
 //!
 //! All of them keep the contract of [`OffsetStore`](logship_core::OffsetStore).
 
@@ -14,6 +16,12 @@ pub mod file;
 mod generation;
 #[cfg(feature = "memory")]
 pub mod memory;
+#[cfg(feature = "mysql")]
+pub mod mysql;
+#[cfg(feature = "postgres")]
+pub mod postgres;
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
+mod rows;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 
@@ -25,6 +33,10 @@ pub fn register(registry: &mut Registry) {
     file::register(registry);
     #[cfg(feature = "memory")]
     memory::register(registry);
+    #[cfg(feature = "mysql")]
+    mysql::register(registry);
+    #[cfg(feature = "postgres")]
+    postgres::register(registry);
     #[cfg(feature = "sqlite")]
     sqlite::register(registry);
     // Without any store there is nothing to add to it.

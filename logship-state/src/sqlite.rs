@@ -4,20 +4,18 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use logship_core::{
-    Cursor, Error, ErrorKind, LaneDelta, LaneOffset, Lease, OffsetKey, OffsetStore, Offsets, OffsetsDelta, Registry,
-    Timestamp, async_trait, read_fields,
+    Error, ErrorKind, LaneDelta, Lease, OffsetKey, OffsetStore, Offsets, OffsetsDelta, Registry, async_trait,
+    read_fields,
 };
 use serde::Deserialize;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Sqlite, SqlitePool, Transaction};
 use tokio::sync::OnceCell;
 
+use crate::rows::{self, CursorRow, LaneRow, VERSION, WindowRow};
 use crate::{busy, fenced};
 
-/// The form of the tables. Rows of a later one are refused.
-const VERSION: i64 = 1;
-
-/// Keeps offsets in four tables of a SQLite database, which are made if they are not there:
+/// Keeps offsets in three tables of a SQLite database, which are made if they are not there:
 ///
 /// - `logship_keys(key, version, epoch, owner, expires_at)`: the newest lease of each key, by the database's clock;
 /// - `logship_lanes(key, lane, fingerprint, since)`: each lane and where it began;
@@ -240,15 +238,7 @@ async fn check_version(
         .fetch_optional(&mut **transaction)
         .await
         .map_err(|error| failed(operation, error))?;
-    match version {
-        Some(version) if version > VERSION => {
-            let message = format!(
-                "the offsets of `{key}` have version {version}, and this program reads up to {VERSION}: use the newer program that wrote them"
-            );
-            Err(Error::new(ErrorKind::State, operation, message))
-        }
-        _ => Ok(()),
-    }
+    rows::check_version(operation, key, version)
 }
 
 async fn read_offsets(
@@ -256,54 +246,22 @@ async fn read_offsets(
     operation: &'static str,
     key: &OffsetKey,
 ) -> Result<Offsets, Error> {
-    let unreadable = |lane: &str, why: String| {
-        let message = format!(
-            "the offsets of the lane `{lane}` under `{key}` cannot be read: {why}; put the row right, or reset the lane to ship its records again"
-        );
-        Error::new(ErrorKind::State, operation, message)
-    };
-    let lanes: Vec<(String, String, Option<String>)> =
-        sqlx::query_as("SELECT lane, fingerprint, since FROM logship_lanes WHERE key = ?")
-            .bind(key.as_str())
-            .fetch_all(&mut **transaction)
-            .await
-            .map_err(|error| failed(operation, error))?;
-    let cursors: Vec<(String, String, String)> =
-        sqlx::query_as("SELECT lane, partition, cursor FROM logship_offsets WHERE key = ?")
-            .bind(key.as_str())
-            .fetch_all(&mut **transaction)
-            .await
-            .map_err(|error| failed(operation, error))?;
-
-    let mut offsets = Offsets::default();
-    for (id, fingerprint, since) in lanes {
-        let parse = |text: &String| {
-            Timestamp::parse(text).ok_or_else(|| unreadable(&id, format!("`{text}` in `since` is not a time")))
-        };
-        let since = since.as_ref().map(parse).transpose()?;
-        offsets.lanes.insert(id, LaneOffset { fingerprint, since, ..LaneOffset::default() });
-    }
-    for (id, partition, cursor) in cursors {
-        let cursor: Cursor = cursor.parse().map_err(|why| unreadable(&id, why))?;
-        match offsets.lanes.get_mut(&id) {
-            Some(lane) => drop(lane.cursors.insert(partition, cursor)),
-            None => return Err(unreadable(&id, "it has a cursor but no row in logship_lanes".to_owned())),
-        }
-    }
-    let windows: Vec<(String, String, String)> =
-        sqlx::query_as("SELECT lane, partition, shipped FROM logship_windows WHERE key = ?")
-            .bind(key.as_str())
-            .fetch_all(&mut **transaction)
-            .await
-            .map_err(|error| failed(operation, error))?;
-    for (id, partition, window) in windows {
-        let window = serde_json::from_str(&window).map_err(|why| unreadable(&id, why.to_string()))?;
-        match offsets.lanes.get_mut(&id) {
-            Some(lane) => drop(lane.windows.insert(partition, window)),
-            None => return Err(unreadable(&id, "it has a window but no row in logship_lanes".to_owned())),
-        }
-    }
-    Ok(offsets)
+    let lanes: Vec<LaneRow> = sqlx::query_as("SELECT lane, fingerprint, since FROM logship_lanes WHERE key = ?")
+        .bind(key.as_str())
+        .fetch_all(&mut **transaction)
+        .await
+        .map_err(|error| failed(operation, error))?;
+    let cursors: Vec<CursorRow> = sqlx::query_as("SELECT lane, partition, cursor FROM logship_offsets WHERE key = ?")
+        .bind(key.as_str())
+        .fetch_all(&mut **transaction)
+        .await
+        .map_err(|error| failed(operation, error))?;
+    let windows: Vec<WindowRow> = sqlx::query_as("SELECT lane, partition, shipped FROM logship_windows WHERE key = ?")
+        .bind(key.as_str())
+        .fetch_all(&mut **transaction)
+        .await
+        .map_err(|error| failed(operation, error))?;
+    rows::offsets(operation, key, lanes, cursors, windows)
 }
 
 async fn write_lane(
@@ -335,7 +293,7 @@ async fn write_lane(
     for (partition, window) in &change.windows {
         let statement = match window {
             Some(window) => {
-                let text = serde_json::to_string(window).map_err(|error| sqlx::Error::Encode(error.into()))?;
+                let text = rows::window_text(window)?;
                 sqlx::query(
                     "INSERT OR REPLACE INTO logship_windows (key, lane, partition, shipped) VALUES (?1, ?2, ?3, ?4)",
                 )

@@ -7,7 +7,7 @@ mod conformance;
 
 use std::time::Duration;
 
-use conformance::{TTL, key, moved};
+use conformance::{Slow, TTL, key, moved};
 use logship_core::{Cursor, ErrorKind, OffsetStore};
 use logship_state::sqlite::SqliteOffsets;
 use sqlx::SqlitePool;
@@ -70,47 +70,6 @@ async fn c4_a_lease_that_is_not_renewed_expires() {
     // Sixty times slower than the suite says, so that the seconds the test itself takes do not matter.
     let slow = Slow(store);
     conformance::c4_a_lease_that_is_not_renewed_expires(&slow, pass).await;
-}
-
-/// A store in which every lease lasts sixty times as long.
-#[derive(Debug)]
-struct Slow(SqliteOffsets);
-
-#[logship_core::async_trait]
-impl OffsetStore for Slow {
-    fn kind(&self) -> &'static str {
-        self.0.kind()
-    }
-    async fn acquire(
-        &self,
-        key: &logship_core::OffsetKey,
-        owner: &str,
-        ttl: Duration,
-    ) -> Result<logship_core::Lease, logship_core::Error> {
-        self.0.acquire(key, owner, ttl * 60).await
-    }
-    async fn renew(&self, lease: &logship_core::Lease, ttl: Duration) -> Result<(), logship_core::Error> {
-        self.0.renew(lease, ttl * 60).await
-    }
-    async fn release(&self, lease: &logship_core::Lease) -> Result<(), logship_core::Error> {
-        self.0.release(lease).await
-    }
-    async fn load(&self, key: &logship_core::OffsetKey) -> Result<logship_core::Offsets, logship_core::Error> {
-        self.0.load(key).await
-    }
-    async fn commit(
-        &self,
-        lease: &logship_core::Lease,
-        delta: &logship_core::OffsetsDelta,
-    ) -> Result<(), logship_core::Error> {
-        self.0.commit(lease, delta).await
-    }
-    async fn list(&self) -> Result<Vec<logship_core::OffsetKey>, logship_core::Error> {
-        self.0.list().await
-    }
-    async fn reset(&self, key: &logship_core::OffsetKey, lane: Option<&str>) -> Result<(), logship_core::Error> {
-        self.0.reset(key, lane).await
-    }
 }
 
 #[tokio::test]

@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use logship_core::{Cursor, ErrorKind, LaneDelta, OffsetKey, OffsetStore, OffsetsDelta, Seen, Timestamp, Window};
+use logship_core::{
+    Cursor, Error, ErrorKind, LaneDelta, Lease, OffsetKey, OffsetStore, Offsets, OffsetsDelta, Seen, Timestamp, Window,
+};
 
 pub(crate) const TTL: Duration = Duration::from_secs(60);
 
@@ -169,4 +171,50 @@ pub(crate) async fn a_reset_forgets_and_is_refused_while_leased(store: &dyn Offs
     let next = store.acquire(&lease.key, "me", TTL).await.unwrap();
     assert!(next.epoch > lease.epoch, "{} after {}", next.epoch, lease.epoch);
     store.release(&next).await.unwrap();
+}
+
+/// A store in which every lease lasts sixty times as long.
+#[derive(Debug)]
+pub(crate) struct Slow<S>(pub(crate) S);
+
+#[logship_core::async_trait]
+impl<S: OffsetStore> OffsetStore for Slow<S> {
+    fn kind(&self) -> &'static str {
+        self.0.kind()
+    }
+    async fn acquire(&self, key: &OffsetKey, owner: &str, ttl: Duration) -> Result<Lease, Error> {
+        self.0.acquire(key, owner, ttl * 60).await
+    }
+    async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<(), Error> {
+        self.0.renew(lease, ttl * 60).await
+    }
+    async fn release(&self, lease: &Lease) -> Result<(), Error> {
+        self.0.release(lease).await
+    }
+    async fn load(&self, key: &OffsetKey) -> Result<Offsets, Error> {
+        self.0.load(key).await
+    }
+    async fn commit(&self, lease: &Lease, delta: &OffsetsDelta) -> Result<(), Error> {
+        self.0.commit(lease, delta).await
+    }
+    async fn list(&self) -> Result<Vec<OffsetKey>, Error> {
+        self.0.list().await
+    }
+    async fn reset(&self, key: &OffsetKey, lane: Option<&str>) -> Result<(), Error> {
+        self.0.reset(key, lane).await
+    }
+}
+
+/// Where a real server is, by an environment variable that `scripts/servers.sh` prints. `None`, with a line that says
+/// so, where it is not set: the test is then skipped, unless `LOGSHIP_REQUIRE_SERVERS` is 1.
+pub(crate) fn server(variable: &str) -> Option<String> {
+    let url = std::env::var(variable).ok();
+    if url.is_none() {
+        let required = std::env::var("LOGSHIP_REQUIRE_SERVERS").is_ok_and(|value| value == "1");
+        assert!(!required, "{variable} is not set: run eval \"$(scripts/servers.sh start)\"");
+        // Not by a macro, whose output a passing test would swallow.
+        let line = format!("skipped: {variable} is not set; scripts/servers.sh starts a server and prints it\n");
+        std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes()).unwrap();
+    }
+    url
 }
