@@ -55,6 +55,13 @@ pub struct ShipperConfig {
     /// How many seconds late a record may appear and be shipped all the same. Default 300.
     #[serde(default = "default_overlap_secs")]
     pub overlap_secs: u64,
+    /// How many milliseconds the offset key stays taken after a process has gone without giving it back. Default 30 000.
+    #[serde(default = "default_lease_ttl_ms")]
+    pub lease_ttl_ms: u64,
+    /// How many milliseconds a continuous run waits, when it has everything, before it asks the source again. Default
+    /// 1000.
+    #[serde(default = "default_poll_interval_ms")]
+    pub poll_interval_ms: u64,
     /// The most bytes of records and bodies held at a time. Default 64 MiB.
     #[serde(default = "default_byte_budget")]
     pub byte_budget: usize,
@@ -78,6 +85,14 @@ fn default_lookback_secs() -> u64 {
 
 fn default_overlap_secs() -> u64 {
     5 * 60
+}
+
+fn default_lease_ttl_ms() -> u64 {
+    30_000
+}
+
+fn default_poll_interval_ms() -> u64 {
+    1_000
 }
 
 fn default_byte_budget() -> usize {
@@ -134,6 +149,8 @@ impl ShipperConfig {
             .lookback(lookback)
             .settle(Duration::from_secs(self.settle_secs))
             .overlap(Duration::from_secs(self.overlap_secs))
+            .lease_ttl(Duration::from_millis(self.lease_ttl_ms))
+            .poll_interval(Duration::from_millis(self.poll_interval_ms))
             .byte_budget(self.byte_budget);
         if let Some(redaction) = self.redaction {
             builder = builder.transform(Redaction::new(redaction, context)?);
