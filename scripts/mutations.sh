@@ -1,0 +1,80 @@
+#!/usr/bin/env bash
+# Takes one safety mechanism at a time out of a copy of the sources, and expects a test to fail. A mechanism that no test
+# misses is not held by any.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/logship/target}"
+export LOGSHIP_SIM_SEEDS=300
+copy="$(mktemp -d)/logship"
+trap 'rm -rf "$(dirname "$copy")"' EXIT
+mkdir "$copy"
+git ls-files -z | xargs -0 cp --parents -t "$copy"
+
+simulation=(cargo test -q -p logship-testkit --test simulation --locked the_promises)
+survivors=0
+
+# mutate NAME FILE FROM TO TEST...
+mutate() {
+  local name="$1" file="$2" from="$3" to="$4"
+  shift 4
+  FROM="$from" TO="$to" python3 - "$copy/$file" <<'PY'
+import os, sys
+path = sys.argv[1]
+text = open(path).read()
+count = text.count(os.environ["FROM"])
+if count != 1:
+    sys.exit(f"{path}: what is to be taken out stands there {count} times")
+open(path, "w").write(text.replace(os.environ["FROM"], os.environ["TO"]))
+PY
+  # A mutation that does not compile proves nothing.
+  (cd "$copy" && "$@" --no-run >/dev/null 2>"$copy/build.log") || { cat "$copy/build.log"; echo "$name: does not compile"; exit 1; }
+  if (cd "$copy" && timeout 300 "$@" >/dev/null 2>&1); then
+    echo "SURVIVED  $name"
+    survivors=$((survivors + 1))
+  else
+    echo "caught    $name"
+  fi
+  cp "$file" "$copy/$file"
+}
+
+core=logship-core/src/engine
+mutate "an offset moves only after the destination has answered" $core/outbox.rs \
+  'self.ledgers.entry(partition).or_default().open(number, change);' \
+  'let ledger = self.ledgers.entry(partition).or_default(); ledger.open(number, change); ledger.done(number);' \
+  "${simulation[@]}"
+mutate "an offset moves only over a prefix without gaps" $core/ledger.rs \
+  'self.entries.pop_front_if(|entry| entry.state == State::Done)' \
+  'self.entries.iter().position(|entry| entry.state == State::Done).and_then(|at| self.entries.remove(at))' \
+  "${simulation[@]}"
+mutate "what was shipped of the overlap is known" $core/late.rs \
+  'self.seen.contains(&SeenIds::id_of(position))' 'self.seen.is_empty() && position.as_number() == i64::MIN' \
+  "${simulation[@]}"
+mutate "the overlap is read again" $core/late.rs \
+  'self.window.as_ref().is_some_and(is_inside) && self.again.is_none() && rested' \
+  'self.window.as_ref().is_some_and(is_inside) && self.again.is_none() && rested && false' \
+  "${simulation[@]}"
+mutate "no record passes the horizon" $core/reader.rs \
+  '[horizon, self.options.until].into_iter()' '[horizon.filter(|_| false), self.options.until].into_iter()' \
+  "${simulation[@]}"
+mutate "memory keeps to the budget" $core/intake.rs \
+  'self.gauge.now() + fetching <= self.lane.share ||' 'fetching < usize::MAX ||' \
+  cargo test -q -p logship --locked --test memory
+mutate "a destination that cannot tell a repeat gets one chunk at a time for each slot" $core/outbox.rs \
+  'Idempotency::None => concurrency,' 'Idempotency::None => concurrency + 20,' \
+  "${simulation[@]}"
+mutate "the place where a chunk begins is durable before the next one" $core/outbox.rs \
+  'unsettled >= self.window() || (by_chunk && !self.committing.is_empty())' 'unsettled >= 9 * self.window()' \
+  "${simulation[@]}"
+mutate "a refused record is in the dead letter before it is passed over" $core/delivery.rs \
+  'if let Err(error) = dead_letter.send(&self.lane, self.clock.now(), &part.chunk, &refused).await {' \
+  'if let (Err(error), true) = (dead_letter.send(&self.lane, self.clock.now(), &part.chunk, &refused[..0]).await, false) {' \
+  "${simulation[@]}"
+mutate "an old lease moves nothing" logship-state/src/memory.rs \
+  'Some(holder) if self.epoch == lease.epoch => Ok(holder),' 'Some(holder) if self.epoch >= lease.epoch => Ok(holder),' \
+  cargo test -q -p logship-state --locked --test memory
+mutate "redaction comes before any lane" $core/reader.rs \
+  'if !self.options.transforms.is_empty() && !page.records().is_empty() {' \
+  'if !self.options.transforms.is_empty() && page.records().len() == usize::MAX {' \
+  cargo test -q -p logship --locked --test redaction
+
+[ "$survivors" = 0 ] || { echo "$survivors mechanisms can be taken out and no test fails"; exit 1; }
