@@ -39,6 +39,7 @@ pub struct LogShipperBuilder {
     until: Option<Timestamp>,
     settle: Duration,
     overlap: Duration,
+    delete_shipped: bool,
     transforms: Vec<Arc<dyn Transform>>,
     lanes: Vec<Lane>,
     byte_budget: usize,
@@ -65,6 +66,7 @@ impl LogShipperBuilder {
             until: None,
             settle: Duration::ZERO,
             overlap: Duration::from_secs(5 * 60),
+            delete_shipped: false,
             transforms: Vec::new(),
             lanes: Vec::new(),
             byte_budget: 64 * 1024 * 1024,
@@ -152,6 +154,22 @@ impl LogShipperBuilder {
         self
     }
 
+    /// Deletes from the source what every lane has: accepted, in the dead letter, or passed over by a rule. Default off.
+    ///
+    /// Exactly those records are deleted, by identity: a record that appears later in the same stretch of time, or that
+    /// was shipped before this was switched on, stays. A record goes once the [`overlap`](Self::overlap) behind it has
+    /// passed (at once for a source in which nothing appears late), while the run lasts or in the next one. For each lane
+    /// and partition at most [`Window::IDS_MAX`] records wait for slower lanes; what is more stays in the source.
+    /// A run fails at its start with [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if the source cannot
+    /// delete.
+    ///
+    /// [`Window::IDS_MAX`]: crate::Window::IDS_MAX
+    #[must_use]
+    pub fn delete_shipped(mut self, delete: bool) -> Self {
+        self.delete_shipped = delete;
+        self
+    }
+
     /// Changes every record before any lane sees it, in the order in which transforms are added: a
     /// [`Redaction`](crate::Redaction), an [`Enrichment`](crate::Enrichment), or one of the program's own.
     #[must_use]
@@ -221,8 +239,8 @@ impl LogShipperBuilder {
         self
     }
 
-    /// Goes on from an offset that was made with another filter. What the old filter left out stays left out. Default
-    /// off: such a lane stops and explains itself.
+    /// Goes on from an offset that was made with another filter, of the same source. What the old filter left out stays
+    /// left out. Default off: such a lane stops and explains itself.
     #[must_use]
     pub fn accept_changed_filter(mut self, accept: bool) -> Self {
         self.accept_changed_filter = accept;
@@ -277,7 +295,9 @@ impl LogShipperBuilder {
         if let Some((field, _)) = positive.iter().find(|(_, value)| *value == 0) {
             return Err(Error::config(field, "must be more than zero"));
         }
-        let shares = Shares::divide(self.byte_budget, self.lanes.len(), self.page_bytes).map_err(|least| {
+        // What deletes holds a page, too.
+        let holders = self.lanes.len() + usize::from(self.delete_shipped);
+        let shares = Shares::divide(self.byte_budget, holders, self.page_bytes).map_err(|least| {
             let message = format!(
                 "{} bytes are too few for {} exporters; use at least {least}",
                 self.byte_budget,
@@ -294,6 +314,7 @@ impl LogShipperBuilder {
             until: self.until,
             settle: self.settle,
             overlap: self.overlap,
+            delete_shipped: self.delete_shipped,
             transforms: self.transforms.into(),
             lanes: self.lanes,
             byte_budget: self.byte_budget,

@@ -61,7 +61,7 @@ pub use query::{Condition, Filter, Query};
 pub use record::{LogRecord, Resource, Scope, Value};
 pub use redaction::{Redact, Redaction, RedactionConfig};
 pub use registry::{BuildContext, Fields, Registry, read_fields};
-pub use report::{LaneReport, LaneStatus, RunReport};
+pub use report::{Deletion, LaneReport, LaneStatus, RunReport};
 pub use secret::{NoSecrets, Secret, SecretProvider, SecretRef};
 pub use severity::Severity;
 pub use shipper::LogShipper;

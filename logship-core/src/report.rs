@@ -24,14 +24,31 @@ pub struct RunReport {
     pub memory_peak: usize,
     /// The byte budget.
     pub memory_budget: usize,
+    /// What was deleted from the source, where the shipper is to
+    /// [delete](crate::LogShipperBuilder::delete_shipped) what it has shipped.
+    pub deletion: Option<Deletion>,
     /// The lanes, in the order in which they were given.
     pub lanes: Vec<LaneReport>,
 }
 
+/// What a run deleted from the source.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct Deletion {
+    /// Records deleted, each of which every lane had.
+    pub deleted: u64,
+    /// Records of the same stretch that were left, because some lane is not known to have them: they appeared after
+    /// it was read for the last time, or were shipped before deletion was switched on.
+    pub kept: u64,
+    /// Why the rest was not deleted. The next run goes on with it.
+    pub error: Option<Error>,
+}
+
 impl RunReport {
-    /// Whether every lane shipped all there was.
+    /// Whether every lane shipped all there was, and what was to be deleted is.
     pub fn is_complete(&self) -> bool {
         self.lanes.iter().all(|lane| matches!(lane.status, LaneStatus::Complete))
+            && self.deletion.as_ref().is_none_or(|deletion| deletion.error.is_none())
     }
 
     /// The lane of this id.
@@ -39,7 +56,7 @@ impl RunReport {
         self.lanes.iter().find(|lane| lane.id == id)
     }
 
-    /// The report, or the error of the first lane that stopped.
+    /// The report, or the error of the first lane that stopped, or that of the deletion.
     pub fn require_complete(self) -> Result<RunReport, Error> {
         for lane in &self.lanes {
             match &lane.status {
@@ -51,7 +68,10 @@ impl RunReport {
                 LaneStatus::Stopped(error) => return Err(error.duplicate().with("exporter", &lane.id)),
             }
         }
-        Ok(self)
+        match self.deletion.as_ref().and_then(|deletion| deletion.error.as_ref()) {
+            Some(error) => Err(error.duplicate()),
+            None => Ok(self),
+        }
     }
 }
 
@@ -209,6 +229,13 @@ impl fmt::Display for RunReport {
             Bytes(self.memory_peak as u64),
             Bytes(self.memory_budget as u64),
         )?;
+        if let Some(deletion) = &self.deletion {
+            write!(f, "{} records deleted from the source, {} kept", deletion.deleted, deletion.kept)?;
+            match &deletion.error {
+                Some(error) => writeln!(f, "; stopped: {error}")?,
+                None => writeln!(f)?,
+            }
+        }
         let width = self.lanes.iter().map(|lane| lane.id.len()).max().unwrap_or(0).max("lane".len());
         writeln!(
             f,
@@ -292,6 +319,7 @@ mod tests {
             source_reads: 0,
             memory_peak: 0,
             memory_budget: 0,
+            deletion: None,
             lanes: vec![lane],
         };
         assert!(!report.is_complete());

@@ -51,6 +51,7 @@ pub struct LogShipper {
     pub(crate) until: Option<Timestamp>,
     pub(crate) settle: Duration,
     pub(crate) overlap: Duration,
+    pub(crate) delete_shipped: bool,
     pub(crate) transforms: Arc<[Arc<dyn Transform>]>,
     pub(crate) lanes: Vec<Lane>,
     pub(crate) byte_budget: usize,
@@ -114,7 +115,8 @@ impl LogShipper {
     /// When the source or the offset store cannot be read.
     pub async fn plan(&self) -> Result<RunReport, Error> {
         let store = rehearsal::Offsets::new(self.store.load(&self.offset_key).await?);
-        let mut plan = LogShipper { store: Arc::new(store), progress: ProgressSender::new(), ..self.clone() };
+        let progress = ProgressSender::new();
+        let mut plan = LogShipper { store: Arc::new(store), progress, delete_shipped: false, ..self.clone() };
         for lane in &mut plan.lanes {
             lane.exporter = Arc::new(rehearsal::Destination::of(&lane.exporter));
             if let Some(exporter) = &mut lane.dead_letter {
@@ -165,6 +167,7 @@ impl LogShipper {
             lanes: vec![lane],
             begin: Begin::At(from),
             until: Some(to),
+            delete_shipped: false,
             progress: ProgressSender::new(),
             ..self.clone()
         };
@@ -193,9 +196,18 @@ impl LogShipper {
         results
     }
 
+    /// Whether a stored offset was made for this source.
+    pub(crate) fn is_of_source(&self, fingerprint: &str) -> bool {
+        fingerprint.starts_with(&self.source_fingerprint())
+    }
+
+    fn source_fingerprint(&self) -> String {
+        format!("{}; ", self.source.fingerprint())
+    }
+
     /// What a stored offset of this lane means, in one line.
     pub(crate) fn fingerprint(&self, lane: &Lane) -> String {
-        let mut text = format!("{}; {}", self.source.fingerprint(), self.query);
+        let mut text = format!("{}{}", self.source_fingerprint(), self.query);
         if lane.options.filter != Query::all() {
             text.push_str(&format!("; lane: {}", lane.options.filter));
         }

@@ -22,8 +22,10 @@ use crate::{Error, ErrorKind, Page, PageLimits, Partition, Query, RecordId, Star
 /// 5. A page MUST NOT hold more than the limits allow, but one record is always given, however large. Nor may it give
 ///    or pass records from [`PageLimits::until`] on.
 /// 6. An error in the middle of a page MUST be returned as an error, never as a short page.
-/// 7. [`read`](Source::read) MUST be safe to drop at any await, and to call from several tasks at once.
-/// 8. [`delete`](Source::delete) MUST delete exactly the records named; one that is gone already is no error.
+/// 7. [`read`](Source::read) MUST be safe to drop at any await, and to call from several tasks at once; so MUST
+///    [`delete`](Source::delete).
+/// 8. [`delete`](Source::delete) MUST delete exactly the records named; one that is gone already is no error. With no
+///    names it says whether the source can delete.
 /// 9. Where [`arrival_order`](Source::arrival_order) is [`Bounded`](ArrivalOrder::Bounded), positions MUST be in the
 ///    order of [`LogRecord::timestamp`](crate::LogRecord::timestamp), as far as it is known.
 /// 10. After [`horizon`](Source::horizon) has given a time, no record older than that MAY become readable, other than

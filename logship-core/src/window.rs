@@ -16,6 +16,9 @@ use crate::{Cursor, Timestamp};
 /// record is kept as six bytes of a hash of its position, so that of a million late records three in a billion would
 /// be taken for one that was shipped. There are at most [`Window::IDS_MAX`]; beyond that the oldest are forgotten, and
 /// records that appear in that part of the stretch are left to a reconciliation.
+///
+/// A shipper that [deletes](crate::LogShipperBuilder::delete_shipped) what it has shipped keeps every record here, of any
+/// source, until it is deleted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Window {
@@ -69,13 +72,26 @@ impl Window {
         }
     }
 
-    /// Nothing older than this appears any more: forgets what the stretch loses by that.
-    pub(crate) fn settle(&mut self, before: Timestamp) {
+    /// Nothing older than this appears any more: forgets what the stretch loses by that, unless it is kept until it has
+    /// been deleted from the source.
+    pub(crate) fn settle(&mut self, before: Timestamp, keep: bool) {
         let settled = self.seen.iter().take_while(|seen| seen.time < before);
         if let Some(end) = settled.map(|seen| &seen.to).max().cloned() {
-            self.seen.retain(|seen| seen.to > end);
-            self.after = Some(end);
+            if !keep {
+                self.seen.retain(|seen| seen.to > end);
+            }
+            self.after = self.after.take().max(Some(end));
         }
+    }
+
+    /// What was shipped up to here has been deleted from the source.
+    pub(crate) fn was_deleted(&mut self, to: &Cursor) {
+        self.seen.retain(|seen| seen.to > *to);
+    }
+
+    /// Whether it holds anything behind which records may still appear.
+    pub(crate) fn is_open(&self) -> bool {
+        self.seen.iter().rev().any(|seen| self.after.as_ref().is_none_or(|after| seen.to > *after))
     }
 
     /// Forgets the oldest records until there are no more than this. `false` if there was nothing to forget.
@@ -217,13 +233,26 @@ mod tests {
         window.note(seen(0..300), 0);
         window.note(seen(300..600), 0);
         window.note(seen(100..101), 1);
-        window.settle(Timestamp::from_secs(299));
+        window.settle(Timestamp::from_secs(299), false);
         assert_eq!((window.after.clone(), window.ids_count()), (None, 601));
-        window.settle(Timestamp::from_secs(300));
+        window.settle(Timestamp::from_secs(300), false);
         // The late record lies in front of the new beginning, too.
         assert_eq!((window.after.clone(), window.ids_count()), (Some(Cursor::number(299)), 300));
-        window.settle(Timestamp::from_secs(1_000));
+        window.settle(Timestamp::from_secs(1_000), false);
         assert_eq!((window.after, window.seen.len(), window.late), (Some(Cursor::number(599)), 0, 1));
+    }
+
+    #[test]
+    fn p7_a_window_keeps_what_is_not_deleted_yet() {
+        let mut window = Window::default();
+        window.note(seen(0..300), 0);
+        window.note(seen(300..600), 0);
+        window.settle(Timestamp::from_secs(400), true);
+        assert_eq!((window.after.clone(), window.ids_count(), window.is_open()), (Some(Cursor::number(299)), 600, true));
+        window.settle(Timestamp::from_secs(1_000), true);
+        assert_eq!((window.after.clone(), window.ids_count(), window.is_open()), (Some(Cursor::number(599)), 600, false));
+        window.was_deleted(&Cursor::number(299));
+        assert_eq!((window.after, window.ids_count()), (Some(Cursor::number(599)), 300));
     }
 
     #[test]

@@ -27,10 +27,13 @@ const SOMETIMES: &[&str] = &[
     "an attempt hung",
     "an attempt hung after it arrived",
     "an empty page that is not the end",
+    "a deletion failed in the middle",
     "a row is still to appear behind the offset",
+    "a row that nobody shipped was not deleted",
     "asked to wait",
     "credentials were refreshed",
     "late rows were shipped",
+    "rows were deleted",
     "the key was taken",
 ];
 

@@ -44,13 +44,20 @@ impl Committer {
         }
     }
 
-    /// Hands in a change.
+    /// Hands in the changes of a lane.
     pub(crate) fn add(&self, lane: &str, changes: Changes) -> u64 {
+        self.add_all([(lane, changes)])
+    }
+
+    /// Hands in the changes of several lanes, which become durable together.
+    pub(crate) fn add_all<'l>(&self, lanes: impl IntoIterator<Item = (&'l str, Changes)>) -> u64 {
         let ticket = {
             let mut state = self.lock();
-            let waiting = state.waiting.entry(lane.to_owned()).or_default();
-            for (partition, change) in changes {
-                waiting.entry(partition).or_default().merge(change);
+            for (lane, changes) in lanes {
+                let waiting = state.waiting.entry(lane.to_owned()).or_default();
+                for (partition, change) in changes {
+                    waiting.entry(partition).or_default().merge(change);
+                }
             }
             state.ticket += 1;
             state.ticket
@@ -62,6 +69,22 @@ impl Committer {
     /// What is durable for a lane.
     pub(crate) fn stored(&self, lane: &str) -> crate::LaneOffset {
         self.lock().stored.lanes.get(lane).cloned().unwrap_or_default()
+    }
+
+    /// Looks at what is durable.
+    pub(crate) fn look<T>(&self, at: impl FnOnce(&Offsets) -> T) -> T {
+        at(&self.lock().stored)
+    }
+
+    /// Returns once this ticket's changes are durable.
+    pub(crate) async fn wait_for(&self, ticket: u64) {
+        loop {
+            let (seen, durable) = self.durable.get();
+            if durable >= ticket {
+                return;
+            }
+            self.durable.changed(seen).await;
+        }
     }
 
     /// Writes whatever is handed in, until that fails for good.

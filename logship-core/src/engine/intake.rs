@@ -11,6 +11,7 @@ use super::Mode;
 use super::budget::Gauge;
 use super::chunker::{Chunker, Cut, Input, Pushed};
 use super::delivery::rejected;
+use super::deleter;
 use super::lane::LaneContext;
 use super::late::{Covered, Watch};
 use super::ledger::Change;
@@ -109,7 +110,7 @@ impl<'a> Intake<'a> {
             self.numbers.insert(partition.clone(), number);
             self.ready.push_back(number);
             let window = self.offset.windows.remove(partition.as_str());
-            let watch = self.lane.overlap.map(|overlap| Watch::new(overlap, window));
+            let watch = Watch::new(self.lane.remembers, window);
             self.partitions.push(Reading {
                 partition: partition.clone(),
                 next,
@@ -316,6 +317,11 @@ impl<'a> Intake<'a> {
         let mut changes = Vec::new();
         for span in spans {
             let Reading { partition, watch, .. } = &mut self.partitions[span.partition];
+            if let Some(watch) = watch.as_mut().filter(|_| self.lane.remembers.until_deleted)
+                && let Some(deleted) = self.lane.committer.look(|stored| deleter::deleted(stored, partition).cloned())
+            {
+                watch.was_deleted(&deleted);
+            }
             let records = chunk.records_of(partition);
             let note = watch.as_mut().and_then(|watch| match late {
                 true => watch.ships_late(records.map(|(record, _)| record)),

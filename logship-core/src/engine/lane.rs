@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::committer::Committer;
 use super::delivery::Courier;
 use super::intake::Intake;
+use super::late::Remembers;
 use super::outbox::Outbox;
 use super::reader::Reader;
 use super::signal::Signal;
@@ -30,8 +31,7 @@ pub(crate) struct LaneContext {
     pub(crate) share: usize,
     /// Bytes of the largest page.
     pub(crate) page: usize,
-    /// How late records may appear, where they may.
-    pub(crate) overlap: Option<Duration>,
+    pub(crate) remembers: Remembers,
     pub(crate) grace: Duration,
 }
 

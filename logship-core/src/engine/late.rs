@@ -9,12 +9,20 @@ use super::ledger::Note;
 use crate::chunk::Begins;
 use crate::{Cursor, LogRecord, Page, Seen, SeenIds, Timestamp, Window};
 
+/// What a lane remembers of the records it has shipped.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Remembers {
+    /// How late records may appear, where they may: those of this time before a read.
+    pub(crate) overlap: Option<Duration>,
+    /// All records, until they are deleted from the source.
+    pub(crate) until_deleted: bool,
+}
+
 /// What a lane has taken of the stretch in which records may still appear. It reads the stretch again when a run
 /// begins, and from time to time while it lasts; what it finds there and has not taken is late.
 #[derive(Debug)]
 pub(crate) struct Watch {
-    /// How late a record may appear.
-    overlap: Duration,
+    remembers: Remembers,
     /// The window as it will be once all that is cut is durable.
     window: Option<Window>,
     /// What is in the window, and what will be with the next note.
@@ -39,14 +47,19 @@ struct Again {
 }
 
 impl Watch {
-    pub(crate) fn new(overlap: Duration, stored: Option<Window>) -> Self {
+    /// Nothing, where nothing is to be remembered.
+    pub(crate) fn new(remembers: Remembers, stored: Option<Window>) -> Option<Self> {
+        if remembers.overlap.is_none() && !remembers.until_deleted {
+            return None;
+        }
         let seen = stored.iter().flat_map(Window::ids).collect();
-        Watch { overlap, window: stored, seen, passed_over: Vec::new(), again: None, ended: None }
+        Some(Watch { remembers, window: stored, seen, passed_over: Vec::new(), again: None, ended: None })
     }
 
     /// Whether it is time to read the stretch again, of what has been read up to `read_to`.
     pub(crate) fn is_due(&self, read_to: &Cursor) -> bool {
-        let rested = self.ended.is_none_or(|ended| ended.elapsed() >= self.overlap.max(REST_MIN));
+        let Some(overlap) = self.remembers.overlap else { return false };
+        let rested = self.ended.is_none_or(|ended| ended.elapsed() >= overlap.max(REST_MIN));
         // A chunk that was delivered in part may have left the offset in front of the stretch.
         let is_inside = |window: &Window| window.after.as_ref().is_none_or(|after| after < read_to);
         self.window.as_ref().is_some_and(is_inside) && self.again.is_none() && rested
@@ -91,15 +104,26 @@ impl Watch {
     pub(crate) fn was_read_again(&mut self) -> Option<Note> {
         let asked = self.again.take()?.asked?;
         self.ended = Some(Instant::now());
-        let note = Note::Settled { before: asked.saturating_sub(self.overlap) };
+        let before = asked.saturating_sub(self.remembers.overlap.unwrap_or_default());
+        let note = Note::Settled { before, keep: self.remembers.until_deleted };
         note.clone().apply(&mut self.window);
         self.seen = self.window.iter().flat_map(Window::ids).chain(self.passed_over.iter().copied()).collect();
         Some(note)
     }
 
+    /// What was shipped up to here is deleted from the source. Where the stretch begins, and with it the identity of
+    /// chunks, stays.
+    pub(crate) fn was_deleted(&mut self, to: &Cursor) {
+        let Some(window) = self.window.as_mut().filter(|window| window.seen.iter().any(|seen| seen.to <= *to)) else {
+            return;
+        };
+        window.was_deleted(to);
+        self.seen = window.ids().chain(self.passed_over.iter().copied()).collect();
+    }
+
     /// A record is not shipped, by rule.
     pub(crate) fn passes_over(&mut self, record: &LogRecord, read_at: Timestamp) {
-        if self.window.is_some() || self.is_open(record.timestamp, read_at) {
+        if self.remembers.until_deleted || self.window.is_some() || self.is_open(record.timestamp, read_at) {
             let id = SeenIds::id_of(record.id.position());
             self.passed_over.push(id);
             self.seen.insert(id);
@@ -115,19 +139,25 @@ impl Watch {
         begins: Option<Cursor>,
         end: &Covered,
     ) -> Option<Note> {
-        let mut open = self.window.is_some();
+        let keep = self.remembers.until_deleted;
+        let mut open = self.window.as_ref().is_some_and(Window::is_open);
         let mut after = begins;
         let mut ids: SeenIds = self.passed_over.drain(..).collect();
         for (record, read_at) in records {
             open |= self.is_open(record.timestamp, read_at);
-            if open {
+            if open || keep {
                 ids.push(SeenIds::id_of(record.id.position()));
-            } else {
+            }
+            if !open {
                 after = Some(record.id.position().detached());
             }
         }
-        if !open && !self.is_open(end.time, end.read_at) {
+        open |= self.is_open(end.time, end.read_at);
+        if !open && !keep {
             return None;
+        }
+        if !open {
+            after = Some(end.position.clone());
         }
         let seen = Seen { to: end.position.clone(), time: end.time, ids };
         Some(self.note(Note::Shipped { after, seen, late: 0 }))
@@ -146,9 +176,9 @@ impl Watch {
         if self.seen.len() > Window::IDS_MAX {
             tracing::warn!(
                 ids_max = Window::IDS_MAX,
-                overlap = ?self.overlap,
-                "more records are shipped within the overlap than are remembered; one that appears late behind the \
-                 oldest of them is left to a reconciliation"
+                overlap = ?self.remembers.overlap,
+                "more records are shipped within the overlap, or wait for their deletion, than are remembered; what \
+                 appears late behind the oldest of them is left to a reconciliation, and they are not deleted"
             );
             self.seen = self.window.iter().flat_map(Window::ids).collect();
         }
@@ -157,7 +187,7 @@ impl Watch {
 
     /// Whether a record of this time could appear after the read.
     fn is_open(&self, time: Timestamp, read_at: Timestamp) -> bool {
-        time >= read_at.saturating_sub(self.overlap)
+        self.remembers.overlap.is_some_and(|overlap| time >= read_at.saturating_sub(overlap))
     }
 }
 

@@ -17,24 +17,38 @@ pub(crate) struct Change {
 pub(crate) enum Note {
     /// These were shipped, so many of them late. `after` is where the stretch begins if there is none yet.
     Shipped { after: Option<Cursor>, seen: Seen, late: u64 },
-    /// The stretch was read again, and nothing older than this appears any more.
-    Settled { before: Timestamp },
+    /// The stretch was read again, and nothing older than this appears any more. What was shipped of it is kept until it
+    /// is deleted, if it ever will be.
+    Settled { before: Timestamp, keep: bool },
+    /// What was shipped up to here is deleted from the source.
+    Deleted { to: Cursor },
 }
 
 impl Note {
     pub(crate) fn apply(self, window: &mut Option<Window>) {
         match self {
             Note::Shipped { after, seen, late } => {
-                let window = window.get_or_insert_with(|| Window { after, ..Window::default() });
+                let window = window.get_or_insert_default();
+                if !window.is_open() {
+                    // What was shipped before is settled, and the stretch begins anew.
+                    window.after = window.after.take().max(after);
+                }
                 window.note(seen, late);
                 window.keep_within(Window::IDS_MAX);
             }
-            Note::Settled { before } => {
+            Note::Settled { before, keep } => {
                 if let Some(window) = window {
-                    window.settle(before);
+                    window.settle(before, keep);
                 }
-                // With nothing in it the next one begins at the cursor.
-                window.take_if(|window| window.seen.is_empty());
+                if !keep {
+                    // With nothing in it the next one begins at the cursor.
+                    window.take_if(|window| window.seen.is_empty());
+                }
+            }
+            Note::Deleted { to } => {
+                if let Some(window) = window {
+                    window.was_deleted(&to);
+                }
             }
         }
     }
@@ -190,7 +204,7 @@ mod tests {
         let mut ledger = Ledger::default();
         ledger.open(1, Change { notes: vec![shipped(20, 0)], ..at(20) });
         ledger.open(2, Change { cursor: None, notes: vec![shipped(15, 1)] });
-        ledger.skip(Change { cursor: None, notes: vec![Note::Settled { before: Timestamp::from_secs(18) }] });
+        ledger.skip(Change { cursor: None, notes: vec![Note::Settled { before: Timestamp::from_secs(18), keep: false }] });
         ledger.done(1);
         ledger.done(2);
         let change = ledger.advance().change;
@@ -200,7 +214,7 @@ mod tests {
         let window = window.unwrap();
         assert_eq!((window.after.clone(), window.late, window.ids_count()), (Some(Cursor::number(1)), 1, 2));
         let mut window = Some(window);
-        Note::Settled { before: Timestamp::from_secs(21) }.apply(&mut window);
+        Note::Settled { before: Timestamp::from_secs(21), keep: false }.apply(&mut window);
         assert_eq!(window, None);
     }
 }

@@ -5,6 +5,7 @@ mod chunker;
 mod circuit;
 mod committer;
 mod dead_letter;
+mod deleter;
 mod delivery;
 mod intake;
 mod lane;
@@ -28,14 +29,16 @@ use self::budget::Gauge;
 use self::circuit::Circuit;
 use self::committer::Committer;
 use self::dead_letter::DeadLetterBox;
+use self::deleter::Deleter;
 use self::delivery::Courier;
 use self::lane::{LaneContext, until};
+use self::late::Remembers;
 pub use self::offload::CpuWork;
 use self::reader::{Reader, ReaderOptions};
 use self::signal::Signal;
 use crate::shipper::LogShipper;
 use crate::{
-    ArrivalOrder, Error, ErrorKind, Idempotency, Lane, LaneDelta, LaneOffset, LaneReport, LaneStatus, Lease, Limits,
+    ArrivalOrder, Deletion, Error, ErrorKind, Idempotency, Lane, LaneDelta, LaneOffset, LaneReport, LaneStatus, Lease, Limits,
     OffsetStore, Offsets, OffsetsDelta, PageLimits, Partition, RunReport,
 };
 
@@ -55,6 +58,10 @@ pub(crate) struct News {
 /// Runs a shipper, from taking the lease to giving it back.
 pub(crate) async fn run(shipper: &LogShipper, mode: Mode, stop: CancellationToken) -> Result<RunReport, Error> {
     shipper.source.check().await?;
+    if shipper.delete_shipped {
+        // Whether it can delete is known before anything is shipped.
+        shipper.source.delete(&[]).await?;
+    }
     let owner = format!("process {}", std::process::id());
     let lease = shipper.store.acquire(&shipper.offset_key, &owner, shipper.lease_ttl).await?;
     let guard = LeaseGuard { store: Arc::clone(&shipper.store), lease: Some(lease.clone()) };
@@ -121,7 +128,8 @@ impl Run<'_> {
         let partitions = shipper.source.partitions().await?;
         let mut team = self.assemble(offsets, partitions, &stop);
         self.set_going(&mut team, &refusals);
-        self.wait(&mut team, began, &stop).await?;
+        let deleter = (shipper.delete_shipped && refusals.is_empty()).then(|| Deleter::new(shipper, &team));
+        let deletion = self.wait(&mut team, deleter, began, &stop).await?;
         let mut lanes = Vec::new();
         for (number, context) in team.contexts.iter().enumerate() {
             let panicked = || {
@@ -138,6 +146,7 @@ impl Run<'_> {
             source_reads: team.reader.reads(),
             memory_peak: team.gauge.peak(),
             memory_budget: shipper.byte_budget,
+            deletion: deletion.or(shipper.delete_shipped.then(Deletion::default)),
             lanes,
         })
     }
@@ -160,7 +169,10 @@ impl Run<'_> {
         let source = Arc::clone(&shipper.source);
         let reader = Arc::new(Reader::new(source, options, Arc::clone(&gauge), shipper.lanes.len()));
         let committer = Arc::new(Committer::new(offsets));
-        let overlap = (shipper.source.arrival_order() == ArrivalOrder::Bounded).then_some(shipper.overlap);
+        let remembers = Remembers {
+            overlap: (shipper.source.arrival_order() == ArrivalOrder::Bounded).then_some(shipper.overlap),
+            until_deleted: shipper.delete_shipped,
+        };
         let context = |(number, lane): (usize, &Lane)| {
             Arc::new(LaneContext {
                 number,
@@ -172,7 +184,7 @@ impl Run<'_> {
                 news: Arc::clone(&news),
                 share: shares.lane,
                 page: shares.page,
-                overlap,
+                remembers,
                 grace: shipper.grace,
             })
         };
@@ -195,24 +207,46 @@ impl Run<'_> {
         }
     }
 
-    /// Waits for the lanes, commits what they finish, and keeps the lease meanwhile.
-    async fn wait(&self, team: &mut Team, began: Instant, stop: &CancellationToken) -> Result<(), Error> {
+    /// Waits for the lanes, and for what they have to be deleted; commits what they finish, and keeps the lease
+    /// meanwhile.
+    async fn wait(
+        &self,
+        team: &mut Team,
+        deleter: Option<Deleter>,
+        began: Instant,
+        stop: &CancellationToken,
+    ) -> Result<Option<Deletion>, Error> {
         let shipper = self.shipper;
+        let lanes_ended = CancellationToken::new();
         let deadline = shipper.deadline.map(|deadline| began + deadline.saturating_sub(shipper.grace));
         let keep = self.keep_lease();
         let commit = team.committer.run(shipper.store.as_ref(), &self.lease);
         let watch = self.watch_source(&team.news);
-        tokio::pin!(keep, commit, watch);
+        let delete = async {
+            match deleter {
+                Some(deleter) => Some(deleter.run(&lanes_ended, stop).await),
+                None => {
+                    lanes_ended.cancelled().await;
+                    None
+                }
+            }
+        };
+        tokio::pin!(keep, commit, watch, delete);
+        let mut deletion: Option<Option<Deletion>> = None;
         loop {
+            if lanes_ended.is_cancelled() && let Some(deletion) = deletion.take() {
+                return Ok(deletion);
+            }
             tokio::select! {
                 biased;
                 error = &mut commit => return Err(error),
                 error = &mut keep => return Err(error),
-                joined = team.tasks.join_next() => match joined {
-                    None => return Ok(()),
+                joined = team.tasks.join_next(), if !lanes_ended.is_cancelled() => match joined {
+                    None => lanes_ended.cancel(),
                     Some(Ok((number, status))) => drop(team.ended.insert(number, (status, began.elapsed()))),
                     Some(Err(error)) => tracing::error!(%error, "a lane ended without a status"),
                 },
+                done = &mut delete, if deletion.is_none() => deletion = Some(done),
                 () = until(deadline), if !stop.is_cancelled() => stop.cancel(),
                 () = &mut watch, if self.mode == Mode::Continuous => {}
             }
@@ -233,7 +267,8 @@ impl Run<'_> {
                     delta.lanes.insert(lane.id.clone(), change);
                 }
                 Some(stored) if stored.fingerprint == fingerprint => {}
-                Some(_) if shipper.accept_changed_filter => {
+                // Positions in another source mean nothing.
+                Some(stored) if shipper.accept_changed_filter && shipper.is_of_source(&stored.fingerprint) => {
                     let change = LaneDelta { fingerprint: Some(fingerprint), ..LaneDelta::default() };
                     delta.lanes.insert(lane.id.clone(), change);
                 }
@@ -375,8 +410,8 @@ fn lane_limits(lane: &Lane, idempotency: Idempotency) -> Limits {
 fn changed_filter(stored: &LaneOffset, fingerprint: &str, key: &crate::OffsetKey) -> Error {
     let message = format!(
         "the stored offset was made for [{}] and this lane now reads [{fingerprint}]; going on from it would pass \
-         records over. Use another offset key, reset this lane's offset, or accept the change, which ships what the \
-         new filter wants from here on",
+         records over. Use another offset key, reset this lane's offset, or, where only the filter is another, accept \
+         the change, which ships what the new filter wants from here on",
         stored.fingerprint
     );
     Error::new(ErrorKind::Config, "use the stored offset", message).with("offset_key", key)

@@ -62,6 +62,24 @@ impl Source for SimSource {
         self.world.step(self.generation).await;
         Ok(page)
     }
+
+    async fn delete(&self, ids: &[RecordId]) -> Result<u64, Error> {
+        self.world.step(self.generation).await;
+        let mut deleted = 0;
+        let fault = self.world.fault();
+        let some = if fault { self.world.pick(ids.len() as u32 + 1) as usize } else { ids.len() };
+        for id in &ids[..some] {
+            let state = &mut *self.world.lock();
+            deleted += u64::from(state.delete(id.partition().as_str(), id.position().as_number()));
+            state.coverage.insert("rows were deleted");
+        }
+        self.world.step(self.generation).await;
+        if fault && !ids.is_empty() {
+            self.world.cover("a deletion failed in the middle");
+            return Err(Error::new(ErrorKind::Unavailable, "sim delete", "the database is away"));
+        }
+        Ok(deleted)
+    }
 }
 
 impl SimSource {
@@ -75,7 +93,7 @@ impl SimSource {
                 Start::At(time) => row.timestamp >= *time,
                 Start::After(cursor) => row.number > cursor.as_number(),
             };
-            is_behind && row.visible <= now && limits.until.is_none_or(|until| row.timestamp < until)
+            is_behind && !row.deleted && row.visible <= now && limits.until.is_none_or(|until| row.timestamp < until)
         };
         let mut records = Vec::new();
         let (mut next, mut bytes, mut end) = (None, 0, PageEnd::CaughtUp);

@@ -65,7 +65,7 @@ enum Ending {
     Fenced,
 }
 
-const BUDGET: usize = 5 * 64 * 1024;
+const BUDGET: usize = 6 * 64 * 1024;
 /// Records are smaller, or larger than this by far.
 const GIANT: usize = 2_000;
 const GRACE: Duration = Duration::from_secs(5);
@@ -85,6 +85,8 @@ pub fn run_seed(seed: u64) -> std::io::Result<Findings> {
         let arrivals = [Arrival::Total, Arrival::Late { by }, Arrival::Late { by }, Arrival::Horizon { by }];
         let arrival = arrivals[world.pick(4) as usize];
         world.lock().arrival = arrival;
+        let deletes = world.pick(2) == 0;
+        world.lock().deletes = deletes;
         let partitions = world.pick(3) + 1;
         for process in 0..world.pick(5) + 2 {
             for partition in 0..partitions {
@@ -121,6 +123,7 @@ fn plan(world: &World) -> Vec<Plan> {
 
 fn shipper(world: &World, plans: &[Plan], seed: u64) -> Result<LogShipper, Error> {
     let generation = world.lock().generation;
+    let deletes = world.lock().deletes;
     let page_records = world.pick(50) as usize + 1;
     let overlap = match world.lock().arrival {
         Arrival::Late { by } => by,
@@ -132,6 +135,7 @@ fn shipper(world: &World, plans: &[Plan], seed: u64) -> Result<LogShipper, Error
         .byte_budget(BUDGET)
         .page_records(page_records)
         .overlap(overlap)
+        .delete_shipped(deletes)
         .poll_interval(Duration::from_millis(200))
         .lease_ttl(LEASE)
         .grace(GRACE)
@@ -341,20 +345,44 @@ fn check_crash(world: &World, plans: &[Plan], before: &[usize], continuous: bool
 /// Faults have ceased: every obligation is met.
 async fn last_process(world: &World, plans: &[Plan], seed: u64) {
     world.lock().fault_rate = 0;
-    // Everything that was written has appeared.
-    tokio::time::sleep(Duration::from_secs(30)).await;
-    let report = match shipper(world, plans, seed) {
-        Ok(shipper) => shipper.run_once().await,
-        Err(error) => Err(error),
-    };
-    match report {
-        Ok(report) if report.is_complete() => {}
-        Ok(report) => world.violation(format!("liveness: the last run did not complete:\n{report}")),
-        Err(error) => world.violation(format!("liveness: the last run failed: {error}")),
+    // What was shipped within the overlap is deleted by the next run.
+    let runs = if world.lock().deletes { 2 } else { 1 };
+    for _ in 0..runs {
+        // Everything that was written has appeared.
+        tokio::time::sleep(Duration::from_secs(90)).await;
+        let report = match shipper(world, plans, seed) {
+            Ok(shipper) => shipper.run_once().await,
+            Err(error) => Err(error),
+        };
+        match report {
+            Ok(report) if report.is_complete() => {}
+            Ok(report) => world.violation(format!("liveness: the last run did not complete:\n{report}")),
+            Err(error) => world.violation(format!("liveness: the last run failed: {error}")),
+        }
+    }
+    if world.lock().deletes {
+        undeleted(world);
     }
     for plan in plans {
         let violations = unmet(world, plan);
         world.lock().violations.extend(violations.into_iter().take(3));
+    }
+}
+
+/// P7: what every destination has goes, and what one of them has not stays.
+fn undeleted(world: &World) {
+    let state = &mut *world.lock();
+    for (partition, rows) in &state.rows {
+        for row in rows.iter().filter(|row| row.wanted) {
+            let shipped = state.destinations.values().all(|destination| destination.has(partition, row.number));
+            match (row.deleted, shipped, row.stray) {
+                (false, true, false) => {
+                    state.violations.push(format!("P7: row {} of {partition} was never deleted", row.number));
+                }
+                (false, false, true) => drop(state.coverage.insert("a row that nobody shipped was not deleted")),
+                _ => {}
+            }
+        }
     }
 }
 
@@ -369,6 +397,7 @@ fn unmet(world: &World, plan: &Plan) -> Vec<String> {
             let giant = plan.dead_letter && row.text.len() > GIANT;
             let refused = (plan.refuses && row.poison) || giant;
             match (row.wanted && !refused, destination.copies.contains_key(&key)) {
+                (true, false) if row.stray => {}
                 (true, false) => violations.push(format!("P1: {} never got row {key:?}", plan.id)),
                 (false, true) => violations.push(format!("{} got row {key:?}, which is not for it", plan.id)),
                 _ => {}

@@ -29,6 +29,8 @@ pub(crate) struct State {
     pub(crate) latency_max: Duration,
     /// In which order rows appear.
     pub(crate) arrival: Arrival,
+    /// What is shipped is deleted.
+    pub(crate) deletes: bool,
     /// Rows by partition, in order.
     pub(crate) rows: BTreeMap<String, Vec<Row>>,
     pub(crate) destinations: BTreeMap<String, Destination>,
@@ -62,6 +64,9 @@ pub(crate) struct Row {
     pub(crate) wanted: bool,
     /// Refused for good by destinations that look.
     pub(crate) poison: bool,
+    /// Appears later than anything is promised for.
+    pub(crate) stray: bool,
+    pub(crate) deleted: bool,
 }
 
 /// What one destination has stored.
@@ -118,6 +123,7 @@ impl World {
             fault_rate: 0,
             latency_max: Duration::from_millis(20),
             arrival: Arrival::Total,
+            deletes: false,
             rows: BTreeMap::new(),
             destinations: BTreeMap::new(),
             offsets: Offsets::default(),
@@ -141,13 +147,20 @@ impl World {
         let partition = state.rows.entry(partition.to_owned()).or_default();
         for _ in 0..rows {
             let rng = &mut state.rng;
+            let mut stray = false;
             let (number, timestamp, visible) = match state.arrival {
                 Arrival::Total => (partition.last().map_or(1, |row| row.number + rng.i64(1..3)), now, now),
                 Arrival::Late { by } | Arrival::Horizon { by } => {
                     let ahead =
                         if rng.u32(0..50) == 0 { Duration::from_millis(rng.u64(0..3_000)) } else { Duration::ZERO };
                     let timestamp = now.saturating_add(ahead);
-                    let late = if rng.u32(0..3) == 0 { rng.u64(0..=by.as_millis() as u64) } else { 0 };
+                    let by = by.as_millis() as u64;
+                    stray = state.deletes && rng.u32(0..20) == 0;
+                    let late = match rng.u32(0..3) {
+                        _ if stray => by + rng.u64(0..60_000),
+                        0 => rng.u64(0..=by),
+                        _ => 0,
+                    };
                     let visible = timestamp.saturating_add(Duration::from_millis(late));
                     // The millisecond, and what tells rows of the same one apart.
                     (timestamp.as_millis() * 1_000 + rng.i64(0..1_000), timestamp, visible)
@@ -159,7 +172,7 @@ impl World {
             let poison = rng.u32(0..60) == 0;
             let at = partition.partition_point(|row| row.number < number);
             if partition.get(at).is_none_or(|row| row.number != number) {
-                partition.insert(at, Row { number, timestamp, visible, text, wanted, poison });
+                partition.insert(at, Row { number, timestamp, visible, text, wanted, poison, stray, deleted: false });
             }
         }
     }
@@ -249,7 +262,7 @@ impl State {
             let Some(destination) = self.destinations.get(lane) else { continue };
             let again = ReadAgain::new(offset);
             for (partition, rows) in &self.rows {
-                for row in rows.iter().filter(|row| row.wanted) {
+                for row in rows.iter().filter(|row| row.wanted && !row.stray) {
                     if !destination.has(partition, row.number) && !again.is(partition, row.number) {
                         self.violations.push(format!(
                             "P1: the offset of {lane} passed row {} of {partition}, which it has not got",
@@ -263,6 +276,24 @@ impl State {
                 }
             }
         }
+    }
+
+    /// P7: a row is deleted when every destination has it, and every offset says so.
+    pub(crate) fn delete(&mut self, partition: &str, number: i64) -> bool {
+        let position = Cursor::number(number);
+        for (lane, destination) in &self.destinations {
+            let cursor = self.offsets.lanes.get(lane).and_then(|offset| offset.cursors.get(partition));
+            if !destination.has(partition, number) || cursor.is_none_or(|cursor| *cursor < position) {
+                self.violations.push(format!("P7: row {number} of {partition} is deleted, and {lane} has not got it"));
+            }
+        }
+        let rows = self.rows.get_mut(partition).map(Vec::as_mut_slice).unwrap_or_default();
+        let Some(row) = rows.iter_mut().find(|row| row.number == number && !row.deleted) else { return false };
+        row.deleted = true;
+        if !row.wanted {
+            self.violations.push(format!("P7: row {number} of {partition} is deleted, and was not wanted"));
+        }
+        true
     }
 
     /// P3: what a crash now would repeat at a destination that cannot tell.
