@@ -3,6 +3,7 @@
 #![allow(clippy::panic, reason = "a test says why it fails")]
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use logship_testkit::sim::run_seed;
 
@@ -48,11 +49,27 @@ fn number(name: &str) -> Option<u64> {
 fn the_promises_hold_for_every_seed() {
     let seeds = match number("LOGSHIP_SIM_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..number("LOGSHIP_SIM_SEEDS").unwrap_or(1_000),
+        None => 0..number("LOGSHIP_SIM_SEEDS").unwrap_or(2_000),
     };
     let alone = seeds.end - seeds.start == 1;
+    let next = AtomicU64::new(seeds.start);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let coverage: BTreeSet<&str> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(|| some_seeds(&next, seeds.end))).collect();
+        workers.into_iter().flat_map(|worker| worker.join().expect("every promise holds")).collect()
+    });
+    let missing: Vec<_> = SOMETIMES.iter().filter(|what| !coverage.contains(*what)).collect();
+    assert!(alone || missing.is_empty(), "no seed showed: {missing:?}");
+}
+
+/// Runs seeds for as long as there are any, and says what they covered.
+fn some_seeds(next: &AtomicU64, end: u64) -> BTreeSet<&'static str> {
     let mut coverage = BTreeSet::new();
-    for seed in seeds {
+    loop {
+        let seed = next.fetch_add(1, Ordering::Relaxed);
+        if seed >= end {
+            return coverage;
+        }
         let replay = format!("LOGSHIP_SIM_SEED={seed} cargo test -p logship-testkit --test simulation -- --nocapture");
         let findings = match std::panic::catch_unwind(|| run_seed(seed)) {
             Ok(findings) => findings.expect("a runtime"),
@@ -65,8 +82,6 @@ fn the_promises_hold_for_every_seed() {
         );
         coverage.extend(findings.coverage);
     }
-    let missing: Vec<_> = SOMETIMES.iter().filter(|what| !coverage.contains(*what)).collect();
-    assert!(alone || missing.is_empty(), "no seed showed: {missing:?}");
 }
 
 /// Goal: a failure can be replayed. Method: the same seed twice.

@@ -262,7 +262,7 @@ impl SimExporter {
             let (partition, number) = (record.id.partition().as_str(), record.id.position().as_number());
             if self.refuses && record.attribute("poison").is_some() {
                 if !self.has_dead_letter {
-                    destination.refused.insert((partition.to_owned(), number));
+                    destination.refuse(partition, number);
                 }
                 outcome.rejected(index, "400", "poison");
                 state.coverage.insert("a record was refused");
@@ -330,7 +330,7 @@ impl Exporter for SimDeadLetter {
             });
             let state = &mut *self.world.lock();
             if let Some(destination) = state.destinations.get_mut(&self.lane) {
-                destination.refused.insert((partition.to_owned(), number));
+                destination.refuse(partition, number);
             }
         }
         self.world.step(self.generation).await;
@@ -439,7 +439,7 @@ impl OffsetStore for SimStore {
                 }
             }
             state.offsets.apply(delta);
-            state.check_cursors();
+            state.check_cursors(delta.lanes.keys());
         }
         self.world.step(self.generation).await;
         match fault {

@@ -393,7 +393,7 @@ fn unmet(world: &World, plan: &Plan) -> Vec<String> {
     let mut violations = Vec::new();
     for (partition, rows) in &state.rows {
         for row in rows {
-            let key = (partition.clone(), row.number);
+            let key = world::key(partition, row.number);
             let giant = plan.dead_letter && row.text.len() > GIANT;
             let refused = (plan.refuses && row.poison) || giant;
             match (row.wanted && !refused, destination.copies.contains_key(&key)) {
