@@ -11,6 +11,13 @@ use logship_testkit::sim::run_seed;
 const SOMETIMES: &[&str] = &[
     "a chunk was split",
     "a commit failed",
+    "a destination answered nothing for a whole process",
+    "a window changed and its offset stayed",
+    "a window was closed",
+    "an offset moved over rows that nobody wants",
+    "an offset moved together with its window",
+    "the clock was ahead",
+    "the clock was behind",
     "a commit failed after it was applied",
     "a commit was fenced",
     "a crash between delivery and commit",

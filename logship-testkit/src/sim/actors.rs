@@ -129,7 +129,7 @@ impl SimSource {
 pub(crate) struct SimExporter {
     pub(crate) world: World,
     pub(crate) generation: u64,
-    pub(crate) lane: String,
+    pub(crate) lane: &'static str,
     pub(crate) idempotency: Idempotency,
     pub(crate) limits: Limits,
     pub(crate) encodes: bool,
@@ -168,6 +168,10 @@ impl Exporter for SimExporter {
     async fn export(&self, chunk: &Chunk) -> Result<Outcome, Error> {
         self.world.step(self.generation).await;
         self.check(chunk);
+        if self.world.lock().hung == Some(self.lane) {
+            self.world.cover("a destination answered nothing for a whole process");
+            std::future::pending::<()>().await;
+        }
         if chunk.len() > self.too_large {
             self.world.cover("a chunk was split");
             return Err(Error::new(ErrorKind::TooLarge, "sim export", "413"));
@@ -251,7 +255,7 @@ impl SimExporter {
         if matches!(chunk.begins(), Some(Begins::Late { .. })) {
             state.coverage.insert("late rows were shipped");
         }
-        let Some(destination) = state.destinations.get_mut(&self.lane) else { return Outcome::all_accepted(0) };
+        let Some(destination) = state.destinations.get_mut(self.lane) else { return Outcome::all_accepted(0) };
         destination.requests += 1;
         if self.idempotency == Idempotency::PerChunk {
             destination.objects.insert(object.clone(), Vec::new());
@@ -436,6 +440,18 @@ impl OffsetStore for SimStore {
                     if cursors.get(partition).is_some_and(|before| before > cursor) {
                         state.violations.push(format!("the offset of {lane} in {partition} moved back"));
                     }
+                    let rows = state.rows.get(partition).map(Vec::as_slice).unwrap_or_default();
+                    if rows.iter().any(|row| row.number == cursor.as_number() && !row.wanted) {
+                        state.coverage.insert("an offset moved over rows that nobody wants");
+                    }
+                }
+                for (partition, window) in &change.windows {
+                    let moved = change.cursors.contains_key(partition);
+                    state.coverage.insert(match window {
+                        None => "a window was closed",
+                        Some(_) if moved => "an offset moved together with its window",
+                        Some(_) => "a window changed and its offset stayed",
+                    });
                 }
             }
             state.offsets.apply(delta);

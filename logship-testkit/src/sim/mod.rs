@@ -150,7 +150,7 @@ fn shipper(world: &World, plans: &[Plan], seed: u64) -> Result<LogShipper, Error
         let exporter = SimExporter {
             world: world.clone(),
             generation,
-            lane: plan.id.to_owned(),
+            lane: plan.id,
             idempotency: plan.idempotency,
             limits,
             encodes: plan.encodes,
@@ -188,7 +188,9 @@ async fn one_process(world: &World, plans: &[Plan], seed: u64, process: u64, par
         state.fault_rate = [0, 30, 150][state.rng.usize(0..3)];
         state.crash_in = (ending == Ending::Crashed).then(|| state.rng.u64(1..250));
         state.destinations.values_mut().for_each(|destination| destination.run_copies.clear());
+        state.hung = (state.rng.u32(0..6) == 0).then(|| plans[state.rng.usize(0..plans.len())].id);
     }
+    world.jump();
     let moment = Duration::from_millis(world.pick(6_000).into());
     let stop = CancellationToken::new();
     let continuous = ending != Ending::Once && world.pick(2) == 0;
@@ -264,6 +266,7 @@ async fn end(
 async fn write(world: &World, partitions: u32) {
     for _ in 0..world.pick(6) {
         tokio::time::sleep(Duration::from_millis(world.pick(3_000).into())).await;
+        world.jump();
         world.append(&format!("p{}", world.pick(partitions)), world.pick(40) as usize);
     }
     std::future::pending().await
@@ -294,6 +297,12 @@ fn check_report(world: &World, plans: &[Plan], report: &RunReport, before: &[usi
         }
         if matches!(lane.status, LaneStatus::Complete) && lane.left != 0 {
             world.violation(format!("P11: {} is complete and has {} left", lane.id, lane.left));
+        }
+        let state = world.lock();
+        let undisturbed = state.fault_rate == 0 && state.hung.is_some_and(|hung| hung != plan.id);
+        drop(state);
+        if undisturbed && let LaneStatus::Stopped(error) = &lane.status {
+            world.violation(format!("P2: {} stopped beside a destination that hangs: {error}", lane.id));
         }
         if let LaneStatus::Stopped(error) = &lane.status
             && error.is_retryable()
@@ -344,7 +353,11 @@ fn check_crash(world: &World, plans: &[Plan], before: &[usize], continuous: bool
 
 /// Faults have ceased: every obligation is met.
 async fn last_process(world: &World, plans: &[Plan], seed: u64) {
-    world.lock().fault_rate = 0;
+    {
+        let state = &mut *world.lock();
+        (state.fault_rate, state.hung) = (0, None);
+        (state.clock_ahead, state.clock_behind) = (Duration::ZERO, Duration::ZERO);
+    }
     // What was shipped within the overlap is deleted by the next run.
     let runs = if world.lock().deletes { 2 } else { 1 };
     for _ in 0..runs {

@@ -32,6 +32,11 @@ pub(crate) struct State {
     pub(crate) arrival: Arrival,
     /// What is shipped is deleted.
     pub(crate) deletes: bool,
+    /// By how much the shipper's clock is wrong.
+    pub(crate) clock_ahead: Duration,
+    pub(crate) clock_behind: Duration,
+    /// A destination that answers nothing.
+    pub(crate) hung: Option<&'static str>,
     /// Rows by partition, in order.
     pub(crate) rows: BTreeMap<String, Vec<Row>>,
     pub(crate) destinations: BTreeMap<String, Destination>,
@@ -148,6 +153,9 @@ impl World {
             latency_max: Duration::from_millis(20),
             arrival: Arrival::Total,
             deletes: false,
+            clock_ahead: Duration::ZERO,
+            clock_behind: Duration::ZERO,
+            hung: None,
             rows: BTreeMap::new(),
             destinations: BTreeMap::new(),
             offsets: Offsets::default(),
@@ -259,6 +267,22 @@ impl World {
         self.lock().violations.push(what);
     }
 
+    /// The shipper's clock jumps. One that is ahead makes late what is not, so that rows which may be late are shipped
+    /// by a clock that is right or behind.
+    pub(crate) fn jump(&self) {
+        let state = &mut *self.lock();
+        let ahead = state.arrival == Arrival::Total && state.rng.bool();
+        let by = Duration::from_millis(state.rng.u64(0..100_000));
+        (state.clock_ahead, state.clock_behind) = match state.rng.u32(0..3) {
+            0 if ahead => (by, Duration::ZERO),
+            0 => (Duration::ZERO, by),
+            _ => (Duration::ZERO, Duration::ZERO),
+        };
+        if !by.is_zero() {
+            state.coverage.insert(if ahead { "the clock was ahead" } else { "the clock was behind" });
+        }
+    }
+
     /// Somebody else takes the lease, and gives it back.
     pub(crate) fn steal_lease(&self) {
         let state = &mut *self.lock();
@@ -278,9 +302,11 @@ impl World {
     }
 }
 
+/// The shipper's clock.
 impl Clock for World {
     fn now(&self) -> Timestamp {
-        World::now(self)
+        let state = self.lock();
+        World::now(self).saturating_add(state.clock_ahead).saturating_sub(state.clock_behind)
     }
 }
 
