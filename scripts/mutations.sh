@@ -72,6 +72,12 @@ mutate "a refused record is in the dead letter before it is passed over" $core/d
 mutate "an old lease moves nothing" logship-state/src/memory.rs \
   'Some(holder) if self.epoch == lease.epoch => Ok(holder),' 'Some(holder) if self.epoch >= lease.epoch => Ok(holder),' \
   cargo test -q -p logship-state --locked --test memory
+mutate "only what every lane is known to have is deleted" $core/deleter.rs \
+  'lanes.all(|((_, filter), shipped)| shipped.contains(&id) || !filter.matches(record))' 'lanes.all(|_| id > 0)' \
+  "${simulation[@]}"
+mutate "what is not settled is not deleted" $core/deleter.rs \
+  'Some(window) => cursor.min(window.after.as_ref()?),' 'Some(_) => cursor,' \
+  "${simulation[@]}"
 mutate "redaction comes before any lane" $core/reader.rs \
   'if !self.options.transforms.is_empty() && !page.records().is_empty() {' \
   'if !self.options.transforms.is_empty() && page.records().len() == usize::MAX {' \

@@ -65,6 +65,9 @@ pub struct ShipperConfig {
     /// The most bytes of records and bodies held at a time. Default 64 MiB.
     #[serde(default = "default_byte_budget")]
     pub byte_budget: usize,
+    /// Whether records are deleted from the source once every exporter has them. Default false.
+    #[serde(default)]
+    pub delete: bool,
     /// Which secrets are kept out of everything that leaves. Default: nothing is changed; `{}` for all that is built in.
     #[serde(default)]
     pub redaction: Option<RedactionConfig>,
@@ -151,7 +154,8 @@ impl ShipperConfig {
             .overlap(Duration::from_secs(self.overlap_secs))
             .lease_ttl(Duration::from_millis(self.lease_ttl_ms))
             .poll_interval(Duration::from_millis(self.poll_interval_ms))
-            .byte_budget(self.byte_budget);
+            .byte_budget(self.byte_budget)
+            .delete_shipped(self.delete);
         if let Some(redaction) = self.redaction {
             builder = builder.transform(Redaction::new(redaction, context)?);
         }

@@ -1,15 +1,18 @@
-//! What a run would do, ranges shipped again, a lane's pace.
+//! What a run would do; ranges and dead letters shipped again; a lane's pace.
 
 #![allow(clippy::unwrap_used, reason = "a test says why it fails by its panic")]
 
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use logship::sources::jsonl::{JsonlConfig, JsonlFields, JsonlSource};
 use logship::sources::memory::MemorySource;
 use logship::state::memory::MemoryOffsets;
 use logship::{
-    Chunk, Clock, CpuWork, Error, ErrorKind, Exporter, Lane, Limits, LogShipper, LogShipperBuilder, OffsetKey,
-    OffsetStore, Outcome, Timestamp, async_trait,
+    Capabilities, Chunk, Clock, CpuWork, DeadLetter, Error, ErrorKind, Exporter, Idempotency, Lane, Limits, LogShipper,
+    LogShipperBuilder, OffsetKey, OffsetStore, Outcome, RecordId, Timestamp, async_trait,
 };
 
 /// Keeps the bodies of what it is given, and fails as often as it is told to.
@@ -115,6 +118,132 @@ async fn x10_a_backfill_ships_a_closed_range_and_leaves_the_lanes_offset_alone()
     {
         assert_eq!(shipper.backfill(lane, from, to).await.unwrap_err().kind(), ErrorKind::Config, "{lane} {from} {to}");
     }
+}
+
+/// Refuses what says "3" while it is told to, and knows what it has.
+#[derive(Clone, Debug, Default)]
+struct Knowing {
+    has: Arc<Mutex<BTreeMap<RecordId, String>>>,
+    refuses: Arc<AtomicBool>,
+}
+
+#[async_trait]
+impl Exporter for Knowing {
+    fn kind(&self) -> &'static str {
+        "knowing"
+    }
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::none().idempotency(Idempotency::PerRecord)
+    }
+    async fn export(&self, chunk: &Chunk) -> Result<Outcome, Error> {
+        let mut outcome = Outcome::builder(chunk.len());
+        for (index, record) in chunk.records().enumerate() {
+            let body = record.body.as_str().unwrap_or_default();
+            if self.refuses.load(Ordering::Relaxed) && body == "3" {
+                outcome.rejected(index, "400", "no threes");
+                continue;
+            }
+            match self.has.lock().unwrap().insert(record.id.clone(), body.to_owned()) {
+                None => outcome.accepted(index),
+                Some(_) => outcome.already_there(index),
+            }
+        }
+        Ok(outcome.build())
+    }
+}
+
+#[tokio::test]
+async fn x12_a_reconciliation_ships_what_is_missing_and_counts_it() {
+    let (kept, knowing, store) = (Kept::default(), Knowing::default(), MemoryOffsets::new());
+    let shipper = ten(&kept, &store).lane(Lane::new("knowing", knowing.clone())).build().unwrap();
+    shipper.run_once().await.unwrap().require_complete().unwrap();
+    let lost: Vec<RecordId> = knowing.has.lock().unwrap().keys().step_by(4).cloned().collect();
+    lost.iter().for_each(|id| drop(knowing.has.lock().unwrap().remove(id)));
+    let (from, to) = (NOON.saturating_sub(Duration::from_secs(3_600)), NOON);
+    for missing in [3, 0] {
+        let report = shipper.reconcile("knowing", from, to).await.unwrap().require_complete().unwrap();
+        // The last of the ten is not before noon.
+        assert_eq!((report.lanes[0].accepted, report.lanes[0].accepted - report.lanes[0].already_there), (9, missing));
+    }
+    assert_eq!(knowing.has.lock().unwrap().len(), 10);
+    let error = shipper.reconcile("kept", from, to).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+}
+
+#[tokio::test]
+async fn p10_dead_letters_are_shipped_again_once_the_cause_is_gone() {
+    let (kept, letters, knowing, store) = (Kept::default(), Kept::default(), Knowing::default(), MemoryOffsets::new());
+    knowing.refuses.store(true, Ordering::Relaxed);
+    let lane = Lane::new("knowing", knowing.clone()).dead_letter(letters.clone());
+    let shipper = ten(&kept, &store).lane(lane).build().unwrap();
+    shipper.run_once().await.unwrap().require_complete().unwrap();
+    let letters = DeadLetter::read_lines(letters.take().join("\n").as_bytes()).unwrap();
+    assert_eq!((letters.len(), letters[0].reason.as_str(), knowing.has.lock().unwrap().len()), (1, "no threes", 9));
+    let before = shipper.offsets().await.unwrap();
+
+    knowing.refuses.store(false, Ordering::Relaxed);
+    for accepted in [1, 0] {
+        let report = shipper.replay("knowing", letters.clone()).await.unwrap().require_complete().unwrap();
+        assert_eq!((report.lanes.len(), report.lanes[0].accepted), (1, accepted));
+    }
+    assert_eq!(shipper.offsets().await.unwrap(), before, "the lane's own offset stays");
+    let has = knowing.has.lock().unwrap();
+    assert_eq!((has.len(), has[&letters[0].record.id].as_str()), (10, "3"));
+}
+
+#[tokio::test]
+async fn an_offset_can_be_shown_and_reset() {
+    let (kept, store) = (Kept::default(), MemoryOffsets::new());
+    let shipper = ten(&kept, &store).build().unwrap();
+    shipper.run_once().await.unwrap();
+    let shown = shipper.offsets().await.unwrap().to_string();
+    assert!(shown.contains("kept: since ") && shown.contains("logs: 00000000000000000010"), "{shown}");
+    assert_eq!(store.list().await.unwrap(), [OffsetKey::new("LogShipper-state").unwrap()]);
+    assert_eq!(shipper.reset_offsets(Some("kpt")).await.unwrap_err().kind(), ErrorKind::Config);
+    shipper.reset_offsets(Some("kept")).await.unwrap();
+    kept.take();
+    shipper.run_once().await.unwrap();
+    assert_eq!(kept.take().len(), 10, "shipped again");
+    shipper.reset_offsets(None).await.unwrap();
+    assert_eq!(shipper.offsets().await.unwrap().lanes.len(), 0);
+}
+
+#[tokio::test]
+async fn p7_what_every_lane_has_is_deleted_and_nothing_else() {
+    let (kept, slow, store) = (Kept::default(), Kept::default(), MemoryOffsets::new());
+    let source = MemorySource::new();
+    let push = |body: &str| drop(source.push("logs", NOON, |record| record.body = body.into()));
+    ["a", "b", "c"].into_iter().for_each(push);
+    let shipper = |delete: bool| {
+        let builder = LogShipper::builder(source.clone()).offsets(store.clone()).clock(Arc::new(At(NOON)));
+        let builder = builder.lane(Lane::new("kept", kept.clone())).lane(Lane::new("slow", slow.clone()));
+        builder.cpu_work(CpuWork::Inline).delete_shipped(delete).build().unwrap()
+    };
+    // Shipped before deletion is switched on: nobody knows by identity what was.
+    shipper(false).run_once().await.unwrap();
+    ["d", "e"].into_iter().for_each(push);
+    *slow.failures.lock().unwrap() = 1;
+    let report = shipper(true).run_once().await.unwrap();
+    assert_eq!((report.deletion.as_ref().unwrap().deleted, source.len()), (0, 5), "one lane has not got them");
+    push("f");
+    let plan = shipper(true).plan().await.unwrap();
+    assert!(plan.deletion.is_none() && source.len() == 5 + 1, "a plan deletes nothing");
+    let report = shipper(true).run_once().await.unwrap().require_complete().unwrap();
+    assert_eq!((report.deletion.unwrap().deleted, source.len()), (3, 3));
+    assert_eq!(kept.take(), ["a", "b", "c", "d", "e", "f"]);
+    assert_eq!(slow.take(), ["a", "b", "c", "d", "e", "f"]);
+}
+
+#[tokio::test]
+async fn p7_a_source_that_cannot_delete_is_found_out_before_anything_is_shipped() {
+    let (kept, dir) = (Kept::default(), tempfile::tempdir().unwrap());
+    std::fs::write(dir.path().join("a.jsonl"), "{\"message\":\"a\"}\n").unwrap();
+    let config = JsonlConfig { paths: vec![dir.path().join("a.jsonl")], fields: JsonlFields::default() };
+    let source = JsonlSource::new(config).unwrap();
+    let builder = LogShipper::builder(source).offsets(MemoryOffsets::new()).lane(Lane::new("kept", kept.clone()));
+    let error = builder.delete_shipped(true).build().unwrap().run_once().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    assert!(kept.take().is_empty());
 }
 
 #[tokio::test]

@@ -31,6 +31,7 @@ mod redaction;
 mod registry;
 mod rehearsal;
 mod report;
+mod reship;
 mod secret;
 mod severity;
 mod shipper;

@@ -99,6 +99,26 @@ pub struct LaneOffset {
     pub windows: BTreeMap<String, Window>,
 }
 
+impl fmt::Display for Offsets {
+    /// For people: a line for each lane and partition.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (id, lane) in &self.lanes {
+            match lane.since {
+                Some(since) => writeln!(f, "{id}: since {since}, {}", lane.fingerprint)?,
+                None => writeln!(f, "{id}: {}", lane.fingerprint)?,
+            }
+            for (partition, cursor) in &lane.cursors {
+                write!(f, "  {partition}: {cursor}")?;
+                match lane.windows.get(partition) {
+                    Some(window) => writeln!(f, ", {} records remembered", window.ids_count())?,
+                    None => writeln!(f)?,
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
 impl LaneOffset {
     /// Where this lane goes on in a partition.
     pub fn start(&self, partition: &Partition) -> Start {

@@ -26,9 +26,16 @@ pub struct Outcome {
 pub(crate) enum Fate {
     Unnamed,
     Accepted,
+    AlreadyThere,
     Diverted,
     Retry,
     Rejected(Box<Rejection>),
+}
+
+impl Fate {
+    pub(crate) fn is_accepted(&self) -> bool {
+        matches!(self, Fate::Accepted | Fate::AlreadyThere | Fate::Diverted)
+    }
 }
 
 /// Why a record was refused.
@@ -75,12 +82,17 @@ impl Outcome {
         self.len == 0
     }
 
-    /// How many were accepted, those stored elsewhere than asked for included.
+    /// How many were accepted, those stored elsewhere than asked for and those that were there before included.
     pub fn accepted_count(&self) -> usize {
         if self.fates.is_empty() {
             return self.len;
         }
-        self.fates.iter().filter(|fate| matches!(fate, Fate::Accepted | Fate::Diverted)).count()
+        self.fates.iter().filter(|fate| fate.is_accepted()).count()
+    }
+
+    /// How many the destination had before, and recognised by their ids.
+    pub fn already_there_count(&self) -> usize {
+        self.fates.iter().filter(|fate| matches!(fate, Fate::AlreadyThere)).count()
     }
 
     /// How many were accepted and stored elsewhere than asked for.
@@ -132,6 +144,11 @@ impl OutcomeBuilder {
         self.set(index, Fate::Accepted);
     }
 
+    /// The destination has this record already, and recognised it by its id. Counts as accepted, and is reported.
+    pub fn already_there(&mut self, index: usize) {
+        self.set(index, Fate::AlreadyThere);
+    }
+
     /// The destination could not store this record as asked and kept it elsewhere, such as in Elasticsearch's failure
     /// store. Counts as accepted, and is reported.
     pub fn diverted(&mut self, index: usize) {
@@ -181,6 +198,11 @@ mod tests {
         outcome.diverted(1);
         let outcome = outcome.build();
         assert_eq!((outcome.accepted_count(), outcome.diverted_count()), (2, 1));
+        let mut outcome = Outcome::builder(2);
+        outcome.accepted(0);
+        outcome.already_there(1);
+        let outcome = outcome.build();
+        assert_eq!((outcome.accepted_count(), outcome.already_there_count()), (2, 1));
         assert_eq!(Outcome::all_accepted(5).undelivered().count(), 0);
     }
 }

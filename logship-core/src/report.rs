@@ -94,6 +94,8 @@ pub struct LaneReport {
     pub accepted: u64,
     /// Of those accepted, records that the destination kept elsewhere than asked for, such as in a failure store.
     pub diverted: u64,
+    /// Of those accepted, records that the destination had before, and recognised by their ids.
+    pub already_there: u64,
     /// Records refused for good by the destination or by its limits, and passed over because the lane says so.
     pub rejected: u64,
     /// Of those rejected, records that the lane's dead letter has accepted.
@@ -159,6 +161,7 @@ impl LaneReport {
             read: 0,
             accepted: 0,
             diverted: 0,
+            already_there: 0,
             rejected: 0,
             dead_lettered: 0,
             rejected_in_a_row: 0,
@@ -272,6 +275,9 @@ impl fmt::Display for RunReport {
             }
             if lane.in_doubt > 0 {
                 notes.push(format!("{} under way without an answer", lane.in_doubt));
+            }
+            if lane.already_there > 0 {
+                notes.push(format!("{} were there already", lane.already_there));
             }
             if lane.diverted > 0 {
                 notes.push(format!("{} kept elsewhere by the destination", lane.diverted));

@@ -11,7 +11,9 @@ use crate::engine::budget::Shares;
 use crate::engine::{self, CpuWork, Mode};
 use crate::progress::{Progress, ProgressSender};
 use crate::rehearsal;
-use crate::{Clock, Error, ErrorKind, Lane, OffsetKey, OffsetStore, Query, RunReport, Source, Timestamp, Transform};
+use crate::{
+    Clock, Error, ErrorKind, Lane, OffsetKey, OffsetStore, Offsets, Query, RunReport, Source, Timestamp, Transform,
+};
 
 /// Reads a source from the last offset, once, and gives each lane what is new to it.
 ///
@@ -126,52 +128,23 @@ impl LogShipper {
         engine::run(&plan, Mode::Once, CancellationToken::new()).await
     }
 
-    /// Ships a range of time again, from and including `from` up to `to`, to one lane: for a destination that is new,
-    /// or has lost something. The lane's own offset stays where it is, and its runs may go on at the same time.
-    ///
-    /// A backfill has an offset of its own, under the offset key with `.backfill` behind it: one that was stopped goes
-    /// on where it was when it is begun again, and one that is complete ships nothing more. Chunks go one at a time.
-    /// A destination that cannot tell a repeat gets what it had before once more.
+    /// How far each lane has come, as it is stored.
     ///
     /// # Errors
-    /// As [`LogShipper::run_once`]; [`ErrorKind::Config`] when there is no such lane, or the range is empty or does
-    /// not lie in the past.
-    pub async fn backfill(&self, lane: &str, from: Timestamp, to: Timestamp) -> Result<RunReport, Error> {
-        self.backfill_until(lane, from, to, CancellationToken::new()).await
+    /// When the offset store cannot be read.
+    pub async fn offsets(&self) -> Result<Offsets, Error> {
+        self.store.load(&self.offset_key).await
     }
 
-    /// As [`backfill`](LogShipper::backfill), or stops gracefully when the token is cancelled.
+    /// Forgets how far a lane has come, or all lanes, so that the next run begins anew and ships what there is again.
     ///
     /// # Errors
-    /// As [`LogShipper::backfill`].
-    pub async fn backfill_until(
-        &self,
-        lane: &str,
-        from: Timestamp,
-        to: Timestamp,
-        stop: CancellationToken,
-    ) -> Result<RunReport, Error> {
-        let Some(lane) = self.lanes.iter().find(|known| known.id == lane) else {
-            let ids: Vec<&str> = self.lanes.iter().map(Lane::id).collect();
-            return Err(Error::config("lane", format!("there is no lane `{lane}`; there are: {}", ids.join(", "))));
-        };
-        if from >= to || to > self.clock.now() {
-            return Err(Error::config("range", format!("from {from} to {to} is no range of the past")));
+    /// [`ErrorKind::Busy`] while a run holds the offset key; [`ErrorKind::Config`] when there is no such lane.
+    pub async fn reset_offsets(&self, lane: Option<&str>) -> Result<(), Error> {
+        if let Some(lane) = lane {
+            self.lane(lane)?;
         }
-        let mut lane = lane.clone();
-        // An id of its own, so that an object of the backfill never takes the name of one of the lane's.
-        lane.id = format!("{}-backfill-{}-{}", lane.id, from.as_millis(), to.as_millis());
-        lane.options.concurrency = 1;
-        let backfill = LogShipper {
-            offset_key: OffsetKey::new(format!("{}.backfill", self.offset_key))?,
-            lanes: vec![lane],
-            begin: Begin::At(from),
-            until: Some(to),
-            delete_shipped: false,
-            progress: ProgressSender::new(),
-            ..self.clone()
-        };
-        engine::run(&backfill, Mode::Once, stop).await
+        self.store.reset(&self.offset_key, lane).await
     }
 
     /// What runs of this shipper are doing, from now on. Listening slows nothing down; who listens too slowly misses
@@ -194,6 +167,14 @@ impl LogShipper {
             }
         }
         results
+    }
+
+    /// The lane of this id.
+    pub(crate) fn lane(&self, id: &str) -> Result<&Lane, Error> {
+        self.lanes.iter().find(|lane| lane.id == id).ok_or_else(|| {
+            let ids: Vec<&str> = self.lanes.iter().map(Lane::id).collect();
+            Error::config("lane", format!("there is no lane `{id}`; there are: {}", ids.join(", ")))
+        })
     }
 
     /// Whether a stored offset was made for this source.

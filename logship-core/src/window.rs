@@ -248,11 +248,17 @@ mod tests {
         window.note(seen(0..300), 0);
         window.note(seen(300..600), 0);
         window.settle(Timestamp::from_secs(400), true);
-        assert_eq!((window.after.clone(), window.ids_count(), window.is_open()), (Some(Cursor::number(299)), 600, true));
+        assert_eq!(
+            (window.after.clone(), window.ids_count(), window.is_open()),
+            (Some(Cursor::number(299)), 600, true)
+        );
         window.settle(Timestamp::from_secs(1_000), true);
-        assert_eq!((window.after.clone(), window.ids_count(), window.is_open()), (Some(Cursor::number(599)), 600, false));
+        assert_eq!(
+            (window.after.clone(), window.ids_count(), window.is_open()),
+            (Some(Cursor::number(599)), 600, false)
+        );
         window.was_deleted(&Cursor::number(299));
-        assert_eq!((window.after, window.ids_count()), (Some(Cursor::number(599)), 300));
+        assert_eq!((window.after.clone(), window.ids_count()), (Some(Cursor::number(599)), 300));
     }
 
     #[test]

@@ -184,6 +184,7 @@ impl Cause<'_> {
 /// What an item says about its record.
 enum Fate {
     Accepted,
+    AlreadyThere,
     Diverted,
     Retry,
     Rejected,
@@ -201,7 +202,7 @@ impl Verdict<'_> {
             (200 | 201, _) if self.failure_store == "used" => Fate::Diverted,
             (200 | 201, _) => Fate::Accepted,
             // It is there already: that is what `create` with an id is for.
-            (409, _) => Fate::Accepted,
+            (409, _) => Fate::AlreadyThere,
             (429 | 500.., _) => Fate::Retry,
             // Read-only, often because a disk is full: over when somebody makes room.
             (_, "cluster_block_exception") => Fate::Retry,
@@ -243,6 +244,7 @@ pub(crate) fn outcome(body: &[u8], records: usize) -> Result<Outcome, Error> {
     for (index, item) in answer.items.iter().enumerate() {
         match item.create.fate() {
             Fate::Accepted => outcome.accepted(index),
+            Fate::AlreadyThere => outcome.already_there(index),
             Fate::Diverted => outcome.diverted(index),
             Fate::Retry => outcome.retry(index),
             Fate::Rejected => {
@@ -491,9 +493,10 @@ mod tests {
         if let Some((_, rejection)) = outcome.rejected().next() {
             return rejection.to_string();
         }
-        match (outcome.diverted_count(), outcome.undelivered().next()) {
-            (1, None) => "diverted",
-            (0, None) => "accepted",
+        match (outcome.diverted_count(), outcome.already_there_count(), outcome.undelivered().next()) {
+            (1, 0, None) => "diverted",
+            (0, 1, None) => "already there",
+            (0, 0, None) => "accepted",
             _ => "retry",
         }
         .to_owned()
@@ -508,7 +511,7 @@ mod tests {
             (r#"{"status":200}"#.to_owned(), "accepted"),
             (r#"{"status":201,"failure_store":"used"}"#.to_owned(), "diverted"),
             (r#"{"status":201,"failure_store":"not_enabled"}"#.to_owned(), "accepted"),
-            (error(409, "version_conflict_engine_exception"), "accepted"),
+            (error(409, "version_conflict_engine_exception"), "already there"),
             (error(429, "es_rejected_execution_exception"), "retry"),
             (error(429, "circuit_breaking_exception"), "retry"),
             (error(503, "unavailable_shards_exception"), "retry"),

@@ -1,6 +1,6 @@
 //! The promises of the engine, over many seeds.
 
-#![allow(clippy::panic, reason = "a test says why it fails")]
+#![allow(clippy::panic, clippy::expect_used, reason = "a test says why it fails")]
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};

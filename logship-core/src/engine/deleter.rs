@@ -13,8 +13,8 @@ use super::signal::Signal;
 use super::{News, Team};
 use crate::shipper::LogShipper;
 use crate::{
-    Cursor, Deletion, Error, LogRecord, Offsets, Page, PageEnd, PageLimits, Partition, Query, RecordId,
-    SeenIds, Source, Start, Transform,
+    Cursor, Deletion, Error, LogRecord, Offsets, Page, PageEnd, PageLimits, Partition, Query, RecordId, SeenIds,
+    Source, Start, Transform,
 };
 
 /// Under which lane it is kept how far deletion has come. No lane can have this id.

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::budget::{Gauge, Held};
 use super::circuit::Circuit;
 use super::dead_letter::DeadLetterBox;
+use super::meter::Meter;
 use super::offload::CpuWork;
 use crate::outcome::Fate;
 use crate::progress::{Progress, ProgressSender};
@@ -43,6 +44,7 @@ pub(crate) struct Courier {
     /// When the next chunk may go at the lane's pace.
     pub(crate) paced_until: Mutex<Option<Instant>>,
     pub(crate) circuit: Circuit,
+    pub(crate) meter: Meter,
 }
 
 /// A chunk on its way.
@@ -139,7 +141,9 @@ impl Courier {
             error = self.reject(&whole, refused.into_iter().enumerate().collect(), &mut standing).await;
         }
         while let Some(part) = parts.pop_front() {
-            match self.attempt(part, &mut standing).await {
+            let rest = self.attempt(part, &mut standing).await;
+            self.publish();
+            match rest {
                 // In front, so that order is kept.
                 Ok(rest) => rest.into_iter().rev().for_each(|part| parts.push_front(part)),
                 Err(stopped) => {
@@ -183,6 +187,7 @@ impl Courier {
                 report.possibly_duplicated += (0..part.chunk.len()).filter(|position| again(*position)).count() as u64;
             }
         }
+        let began = Instant::now();
         let sending = self.exporter.export(&part.chunk);
         let answer = match tokio::time::timeout(self.options.attempt_timeout, sending).await {
             Ok(answer) => answer,
@@ -191,6 +196,7 @@ impl Courier {
                 Err(Error::new(ErrorKind::Timeout, "export", message))
             }
         };
+        self.meter.attempted(began.elapsed());
         let worked =
             matches!(&answer, Ok(outcome) if outcome.accepted_count() > 0 || outcome.rejected().next().is_some());
         if self.circuit.book(worked) {
@@ -219,7 +225,9 @@ impl Courier {
         let mut again: Vec<usize> = Vec::new();
         for position in 0..part.chunk.len() {
             match outcome.fate(position) {
-                Fate::Accepted | Fate::Diverted => standing[part.index(position)] = Standing::Finished,
+                Fate::Accepted | Fate::AlreadyThere | Fate::Diverted => {
+                    standing[part.index(position)] = Standing::Finished;
+                }
                 Fate::Rejected(rejection) => refused.push((position, rejection.as_ref().clone())),
                 Fate::Retry => again.push(position),
                 Fate::Unnamed => {
@@ -399,6 +407,7 @@ impl Courier {
         }
         report.left -= accepted;
         report.diverted += outcome.diverted_count() as u64;
+        report.already_there += outcome.already_there_count() as u64;
         report.bytes += chunk.body.as_ref().map_or(0, |body| body.unpacked_len) as u64;
         let progress = Progress::Delivered {
             lane: Arc::clone(&self.lane),
@@ -408,6 +417,11 @@ impl Courier {
         };
         drop(report);
         self.progress.send(progress);
+    }
+
+    /// Brings the lane's metrics up to its report.
+    pub(crate) fn publish(&self) {
+        self.meter.publish(&self.lock(), self.clock.now());
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, LaneReport> {

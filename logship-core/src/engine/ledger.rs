@@ -204,7 +204,10 @@ mod tests {
         let mut ledger = Ledger::default();
         ledger.open(1, Change { notes: vec![shipped(20, 0)], ..at(20) });
         ledger.open(2, Change { cursor: None, notes: vec![shipped(15, 1)] });
-        ledger.skip(Change { cursor: None, notes: vec![Note::Settled { before: Timestamp::from_secs(18), keep: false }] });
+        ledger.skip(Change {
+            cursor: None,
+            notes: vec![Note::Settled { before: Timestamp::from_secs(18), keep: false }],
+        });
         ledger.done(1);
         ledger.done(2);
         let change = ledger.advance().change;

@@ -11,6 +11,7 @@ mod intake;
 mod lane;
 mod late;
 mod ledger;
+mod meter;
 mod offload;
 mod outbox;
 mod reader;
@@ -33,13 +34,14 @@ use self::deleter::Deleter;
 use self::delivery::Courier;
 use self::lane::{LaneContext, until};
 use self::late::Remembers;
+use self::meter::Meter;
 pub use self::offload::CpuWork;
 use self::reader::{Reader, ReaderOptions};
 use self::signal::Signal;
 use crate::shipper::LogShipper;
 use crate::{
-    ArrivalOrder, Deletion, Error, ErrorKind, Idempotency, Lane, LaneDelta, LaneOffset, LaneReport, LaneStatus, Lease, Limits,
-    OffsetStore, Offsets, OffsetsDelta, PageLimits, Partition, RunReport,
+    ArrivalOrder, Deletion, Error, ErrorKind, Idempotency, Lane, LaneDelta, LaneOffset, LaneReport, LaneStatus, Lease,
+    Limits, OffsetStore, Offsets, OffsetsDelta, PageLimits, Partition, RunReport,
 };
 
 /// Whether a run ends when there is no more.
@@ -234,7 +236,9 @@ impl Run<'_> {
         tokio::pin!(keep, commit, watch, delete);
         let mut deletion: Option<Option<Deletion>> = None;
         loop {
-            if lanes_ended.is_cancelled() && let Some(deletion) = deletion.take() {
+            if lanes_ended.is_cancelled()
+                && let Some(deletion) = deletion.take()
+            {
                 return Ok(deletion);
             }
             tokio::select! {
@@ -328,6 +332,7 @@ impl Run<'_> {
             uris.extend(finish_exporter(&dead_letter.courier).await);
         }
         let empty = LaneReport::new(&courier.lane, courier.exporter.kind());
+        courier.publish();
         let mut report = std::mem::replace(&mut *courier.lock(), empty);
         let last = report.last_timestamp.filter(|_| !matches!(status, LaneStatus::Complete));
         report.lag = last.map(|last| self.shipper.clock.now().since(last));
@@ -383,6 +388,7 @@ fn courier(shipper: &LogShipper, lane: &Lane, number: usize, gauge: &Arc<Gauge>,
         not_before: Mutex::new(None),
         paced_until: Mutex::new(None),
         circuit: Circuit::default(),
+        meter: Meter::new(&lane.id, lane.exporter.kind(), shipper.offset_key.as_str()),
     }
 }
 

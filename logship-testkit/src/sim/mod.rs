@@ -8,7 +8,9 @@
 //! met: at every destination once, or more often only where a repeat was announced. Promises that hold at every moment
 //! are checked at every moment: at each commit (P1), at each request (P8, limits), at each crash (P3).
 
-mod actors;
+mod destination;
+mod source;
+mod store;
 mod world;
 
 use std::cell::Cell;
@@ -21,7 +23,9 @@ use logship_core::{
     RetryPolicy, RunReport,
 };
 
-use self::actors::{SimDeadLetter, SimExporter, SimSource, SimStore};
+use self::destination::{SimDeadLetter, SimExporter};
+use self::source::SimSource;
+use self::store::SimStore;
 use self::world::Arrival;
 pub use self::world::World;
 
