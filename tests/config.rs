@@ -196,8 +196,7 @@ async fn p10_a_refused_record_goes_to_the_dead_letter_of_the_configuration() {
     let lane = report.lane("mine").unwrap();
     assert_eq!((lane.accepted, lane.rejected, lane.dead_lettered), (2, 1, 1));
     let file = std::fs::read_dir(dir.path().join("dead")).unwrap().next().unwrap().unwrap().path();
-    let row: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
-    let letters = logship::DeadLetter::read_lines(row["bodyValue"].as_str().unwrap().as_bytes()).unwrap();
+    let letters = logship::DeadLetter::read_lines(&std::fs::read(file).unwrap()).unwrap();
     assert_eq!((letters[0].code.as_str(), letters[0].reason.as_str()), ("mapper_parsing_exception", "no such day"));
     assert!(letters[0].record.id.to_string().ends_with("k1"));
 }

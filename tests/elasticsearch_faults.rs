@@ -106,6 +106,17 @@ async fn chaos_leaves_every_record_there_once() {
 }
 
 #[tokio::test]
+async fn h6_what_is_there_already_is_accepted_and_counted() {
+    let server = server().await;
+    let first = ship(source(), lane(&server.url())).await;
+    assert_once(&server, &first, "first");
+    // Another offset store: all of it is sent again.
+    let again = ship(source(), lane(&server.url())).await;
+    assert_once(&server, &again, "again");
+    assert_eq!((first.already_there, again.already_there, again.retries), (0, RECORDS as u64, 0));
+}
+
+#[tokio::test]
 async fn h8_a_body_that_is_too_large_is_split_and_nothing_of_it_is_lost() {
     let server = server().await;
     server.max_content_length(700);

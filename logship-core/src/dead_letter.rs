@@ -39,7 +39,8 @@ pub struct DeadLetter {
 }
 
 impl DeadLetter {
-    /// Reads letters, one a line. Empty lines are passed over.
+    /// Reads letters, one a line. Empty lines are passed over. A line may also be any JSON in which the letter stands as
+    /// a text, which is how an exporter writes the record that carries it: a row of a file, a document of an index.
     ///
     /// # Errors
     /// [`ErrorKind::State`] with the number of the line that is not a letter.
@@ -49,12 +50,14 @@ impl DeadLetter {
             if line.iter().all(u8::is_ascii_whitespace) {
                 continue;
             }
-            let letter = serde_json::from_slice(line).map_err(|error| {
-                // What the parser quotes may be a record's text.
-                let message = format!("line {} is no dead letter: column {}", index + 1, error.column());
-                Error::new(ErrorKind::State, "read dead letters", message)
-            })?;
-            letters.push(letter);
+            let carried = || find(&serde_json::from_slice(line).ok()?);
+            let letter = match serde_json::from_slice(line) {
+                Ok(letter) => Some(letter),
+                Err(_) => carried(),
+            };
+            // What the parser would say may quote a record's text.
+            let message = format!("line {} is no dead letter and holds none", index + 1);
+            letters.push(letter.ok_or_else(|| Error::new(ErrorKind::State, "read dead letters", message))?);
         }
         Ok(letters)
     }
@@ -73,6 +76,16 @@ impl DeadLetter {
             record.attributes.push((Text::from(format!("logship.dead_letter.{name}")), Value::from(value)));
         }
         Ok(record)
+    }
+}
+
+/// The letter that stands as a text somewhere in a value.
+fn find(value: &serde_json::Value) -> Option<DeadLetter> {
+    match value {
+        serde_json::Value::String(text) if text.starts_with('{') => serde_json::from_str(text).ok(),
+        serde_json::Value::Array(values) => values.iter().find_map(find),
+        serde_json::Value::Object(fields) => fields.values().find_map(find),
+        _ => None,
     }
 }
 
