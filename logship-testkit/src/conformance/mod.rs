@@ -23,7 +23,7 @@
 //pub mod exporter;
 pub mod offset_store;
 mod plain;
-//pub mod source;
+pub mod source;
 //#[cfg(test)]
 //mod tests;
 
