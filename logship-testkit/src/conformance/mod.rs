@@ -20,7 +20,7 @@
     reason = "a suite says that a contract is broken by its panic"
 )]
 
-//pub mod exporter;
+pub mod exporter;
 pub mod offset_store;
 mod plain;
 pub mod source;
