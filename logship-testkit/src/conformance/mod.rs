@@ -24,8 +24,8 @@ pub mod exporter;
 pub mod offset_store;
 mod plain;
 pub mod source;
-//#[cfg(test)]
-//mod tests;
+#[cfg(test)]
+mod tests;
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;

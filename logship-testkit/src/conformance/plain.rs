@@ -56,6 +56,9 @@ impl Source for PlainSource {
             if matches!(start, Start::After(cursor) if record.id.position() <= cursor) {
                 continue;
             }
+            if limits.until.is_some_and(|until| record.timestamp >= until) {
+                break;
+            }
             let position = record.id.position().clone();
             let is_early = matches!(start, Start::At(time) if record.timestamp < *time);
             if !is_early && query.matches(&record) {
@@ -94,6 +97,7 @@ struct Kept {
 
 impl PlainOffsets {
     /// Does something with what is kept of a key.
+    #[cfg(test)]
     pub(crate) fn with<T>(&self, key: &OffsetKey, work: impl FnOnce(&mut Offsets, &mut u64) -> T) -> T {
         self.kept(key, |kept| work(&mut kept.offsets, &mut kept.epoch))
     }

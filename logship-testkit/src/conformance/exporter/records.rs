@@ -104,11 +104,6 @@ pub(super) async fn held(fixture: &dyn ExporterFixture) -> Vec<usize> {
     numbers
 }
 
-/// How many copies of a record there are.
-pub(super) async fn copies(fixture: &dyn ExporterFixture, number: usize) -> usize {
-    held(fixture).await.into_iter().filter(|held| *held == number).count()
-}
-
 /// Waits for a future while the runtime's clock stands still.
 ///
 /// # Panics
