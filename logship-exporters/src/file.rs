@@ -18,6 +18,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -67,7 +68,20 @@ impl Default for FileConfig {
 pub struct FileExporter {
     config: FileConfig,
     encoding: Arc<Rows>,
+    /// Held while a file is written. An attempt that was dropped is still at work behind its caller's back, on the file
+    /// that the next attempt writes.
+    turn: Arc<Mutex<()>>,
     written: Mutex<Vec<String>>,
+}
+
+/// Whether an attempt was dropped: it is, once this is.
+#[derive(Default)]
+struct Attempt(Arc<AtomicBool>);
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }
 
 pub(crate) fn register(registry: &mut Registry) {
@@ -86,7 +100,7 @@ impl FileExporter {
     /// Writes as the configuration says. Touches nothing before the first chunk.
     pub fn new(config: FileConfig) -> Self {
         let encoding = Arc::new(Rows::new(config.format, config.compression));
-        FileExporter { config, encoding, written: Mutex::default() }
+        FileExporter { config, encoding, turn: Arc::default(), written: Mutex::default() }
     }
 
     /// The name of a chunk's file, which is all that a repeat has in common with it.
@@ -144,7 +158,12 @@ impl Exporter for FileExporter {
         };
         let (dir, name, bytes) = (self.config.dir.clone(), self.name(chunk), body.bytes.clone());
         let path = dir.join(&name);
-        let write = tokio::task::spawn_blocking(move || write_whole(&dir, &name, &bytes));
+        let (attempt, turn) = (Attempt::default(), Arc::clone(&self.turn));
+        let is_dropped = Arc::clone(&attempt.0);
+        let write = tokio::task::spawn_blocking(move || {
+            let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+            write_whole(&dir, &name, &bytes, &|| is_dropped.load(Ordering::SeqCst))
+        });
         match write.await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return Err(failed(&path, error)),
@@ -170,13 +189,20 @@ impl Exporter for FileExporter {
 }
 
 /// Makes a file appear whole and durable, or not at all. The hidden name is the same for every attempt, so that one
-/// which was cut off leaves nothing that the next does not replace.
-fn write_whole(dir: &Path, name: &str, bytes: &Bytes) -> io::Result<()> {
+/// which was cut off leaves nothing that the next does not replace. An attempt that was dropped does not replace what
+/// the next has written, which may be more.
+fn write_whole(dir: &Path, name: &str, bytes: &Bytes, is_dropped: &dyn Fn() -> bool) -> io::Result<()> {
+    if is_dropped() {
+        return Ok(());
+    }
     fs::create_dir_all(dir)?;
     let hidden = dir.join(format!(".{name}.part"));
     let mut file = File::create(&hidden)?;
     file.write_all(bytes)?;
     file.sync_all()?;
+    if is_dropped() {
+        return fs::remove_file(&hidden);
+    }
     fs::rename(&hidden, dir.join(name))?;
     // The name itself is durable only with the folder.
     #[cfg(unix)]

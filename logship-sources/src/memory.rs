@@ -166,16 +166,6 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn c1_pages_follow_one_another_without_gap_or_repeat() {
-        let two = PageLimits { records_max: 2, ..ALL };
-        assert_eq!(read(Start::Earliest, Query::all(), two).await, (vec![1, 2], Some(2), PageEnd::More));
-        let after = Start::After(Cursor::number(2));
-        assert_eq!(read(after, Query::all(), two).await, (vec![3, 4], Some(4), PageEnd::More));
-        let last = Start::After(Cursor::number(6));
-        assert_eq!(read(last, Query::all(), two).await, (vec![], None, PageEnd::CaughtUp));
-    }
-
-    #[tokio::test]
     async fn c3_the_next_position_passes_only_what_is_not_wanted() {
         let info = Query::all().severity_min(Severity::INFO);
         let one = PageLimits { records_max: 1, ..ALL };
@@ -183,17 +173,6 @@ mod tests {
         assert_eq!(read(Start::Earliest, info, ALL).await, (vec![2, 4, 6], Some(6), PageEnd::CaughtUp));
         let none = Query::all().filter(Filter::equals("number", "77"));
         assert_eq!(read(Start::Earliest, none, ALL).await, (vec![], Some(6), PageEnd::CaughtUp));
-    }
-
-    #[tokio::test]
-    async fn c5_one_record_is_given_however_large() {
-        let tiny = PageLimits { records_max: 10, bytes_max: 1, until: None };
-        assert_eq!(read(Start::Earliest, Query::all(), tiny).await, (vec![1], Some(1), PageEnd::More));
-    }
-
-    #[tokio::test]
-    async fn k3_a_start_in_time_takes_that_moment_in() {
-        assert_eq!(read(Start::At(Timestamp::from_secs(5)), Query::all(), ALL).await.0, [5, 6]);
     }
 
     #[tokio::test]

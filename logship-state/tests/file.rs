@@ -3,14 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 #![cfg(feature = "file")]
 
-mod conformance;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use conformance::{TTL, key, moved};
-use logship_core::{Cursor, ErrorKind, OffsetStore, Timestamp};
+use logship_core::{Cursor, ErrorKind, OffsetKey, OffsetStore, Timestamp, async_trait};
 use logship_state::file::FileOffsets;
+use logship_testkit::conformance::offset_store::{OffsetStoreFixture, TTL, key, moved};
+use logship_testkit::offset_store_conformance;
 use tempfile::TempDir;
 
 fn store() -> (TempDir, FileOffsets) {
@@ -19,29 +18,27 @@ fn store() -> (TempDir, FileOffsets) {
     (dir, store)
 }
 
-#[tokio::test]
-async fn c1_commits_merge_and_change_nothing_they_do_not_name() {
-    let (_dir, store) = store();
-    conformance::c1_commits_merge_and_change_nothing_they_do_not_name(&store).await;
+struct Fixture(TempDir);
+
+#[async_trait]
+impl OffsetStoreFixture for Fixture {
+    async fn open(&self) -> Box<dyn OffsetStore> {
+        Box::new(FileOffsets::new(self.0.path().join("offsets")))
+    }
+
+    async fn damage(&self, key: &OffsetKey) -> bool {
+        for generation in ["offsets", "offsets.previous"] {
+            fs::write(self.0.path().join(format!("offsets/{key}.{generation}.json")), "{").unwrap();
+        }
+        true
+    }
+
+    async fn text(&self, key: &OffsetKey) -> Option<String> {
+        fs::read_to_string(self.0.path().join(format!("offsets/{key}.offsets.json"))).ok()
+    }
 }
 
-#[tokio::test]
-async fn c1_a_lane_without_a_cursor_is_kept() {
-    let (_dir, store) = store();
-    conformance::c1_a_lane_without_a_cursor_is_kept(&store).await;
-}
-
-#[tokio::test]
-async fn c1_windows_are_kept_and_forgotten() {
-    let (_dir, store) = store();
-    conformance::c1_windows_are_kept_and_forgotten(&store).await;
-}
-
-#[tokio::test]
-async fn c2_an_old_lease_moves_nothing() {
-    let (_dir, store) = store();
-    conformance::c2_an_old_lease_moves_nothing(&store).await;
-}
+offset_store_conformance!(async |_| Some(Fixture(tempfile::tempdir().unwrap())));
 
 /// Somebody deletes the lock file and takes the lease: the epoch in the file fences the first holder.
 #[tokio::test]
@@ -57,13 +54,6 @@ async fn c2_a_holder_whose_lock_was_deleted_moves_nothing() {
 }
 
 #[tokio::test]
-async fn c3_a_held_key_is_busy_and_epochs_grow() {
-    let (dir, store) = store();
-    let other = FileOffsets::new(dir.path().join("offsets"));
-    conformance::c3_a_held_key_is_busy_and_epochs_grow(&store, &other).await;
-}
-
-#[tokio::test]
 async fn c3_a_store_that_is_dropped_gives_its_leases_back() {
     let (dir, store) = store();
     store.acquire(&key("k"), "gone", TTL).await.unwrap();
@@ -71,25 +61,6 @@ async fn c3_a_store_that_is_dropped_gives_its_leases_back() {
     assert_eq!(other.acquire(&key("k"), "next", TTL).await.unwrap_err().kind(), ErrorKind::Busy);
     drop(store);
     other.acquire(&key("k"), "next", TTL).await.unwrap();
-}
-
-#[tokio::test]
-async fn c5_what_was_committed_is_there_after_a_restart() {
-    let (dir, store) = store();
-    let reopened = FileOffsets::new(dir.path().join("offsets"));
-    conformance::c5_what_was_committed_is_there_after_a_restart(&store, &reopened).await;
-}
-
-#[tokio::test]
-async fn keys_with_offsets_are_listed_in_order() {
-    let (_dir, store) = store();
-    conformance::keys_with_offsets_are_listed_in_order(&store).await;
-}
-
-#[tokio::test]
-async fn a_reset_forgets_and_is_refused_while_leased() {
-    let (_dir, store) = store();
-    conformance::a_reset_forgets_and_is_refused_while_leased(&store).await;
 }
 
 /// A store whose lane `es` was committed at 1, 2 and 3, and the newest and previous file of it.

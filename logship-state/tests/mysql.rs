@@ -3,14 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 #![cfg(feature = "mysql")]
 
-mod conformance;
-
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use conformance::{Slow, TTL, key, moved};
-use logship_core::{BuildContext, Cursor, ErrorKind, LaneDelta, OffsetStore, OffsetsDelta};
+use logship_core::{BuildContext, Cursor, ErrorKind, OffsetKey, OffsetStore, async_trait};
 use logship_state::mysql::{MysqlOffsets, MysqlOffsetsConfig};
+use logship_testkit::conformance::offset_store::{OffsetStoreFixture, TTL, key, moved};
+use logship_testkit::conformance::server;
+use logship_testkit::offset_store_conformance;
 use sqlx::{AssertSqlSafe, Executor, MySqlPool};
 
 /// A database of a test's own.
@@ -20,9 +19,10 @@ struct Database {
 }
 
 impl Database {
+    /// `None` if there is no server. Of the name, as much is taken as a server's limit allows.
     async fn new(name: &str) -> Option<Self> {
-        let url = conformance::server("LOGSHIP_MYSQL_URL")?;
-        let name = format!("logship_state_{name}");
+        let url = server("LOGSHIP_MYSQL_URL")?;
+        let name = format!("logship_state_{}", &name[..name.len().min(45)]);
         let admin = MySqlPool::connect(&url).await.unwrap();
         admin.execute(AssertSqlSafe(format!("drop database if exists {name}"))).await.unwrap();
         admin.execute(AssertSqlSafe(format!("create database {name}"))).await.unwrap();
@@ -40,67 +40,35 @@ fn store(url: &str) -> MysqlOffsets {
     MysqlOffsets::open(&MysqlOffsetsConfig { url: url.into() }, &BuildContext::default()).unwrap()
 }
 
-#[tokio::test]
-async fn c1_commits_merge_and_change_nothing_they_do_not_name() {
-    let Some(database) = Database::new("c1").await else { return };
-    conformance::c1_commits_merge_and_change_nothing_they_do_not_name(&database.store()).await;
-}
-
-#[tokio::test]
-async fn c1_a_lane_without_a_cursor_is_kept() {
-    let Some(database) = Database::new("c1_lane").await else { return };
-    conformance::c1_a_lane_without_a_cursor_is_kept(&database.store()).await;
-}
-
-#[tokio::test]
-async fn c1_windows_are_kept_and_forgotten() {
-    let Some(database) = Database::new("c1_lane").await else { return };
-    conformance::c1_windows_are_kept_and_forgotten(&database.store()).await;
-}
-
-#[tokio::test]
-async fn c2_an_old_lease_moves_nothing() {
-    let Some(database) = Database::new("c2").await else { return };
-    conformance::c2_an_old_lease_moves_nothing(&database.store()).await;
-}
-
-#[tokio::test]
-async fn c3_a_held_key_is_busy_and_epochs_grow() {
-    let Some(database) = Database::new("c3").await else { return };
-    conformance::c3_a_held_key_is_busy_and_epochs_grow(&database.store(), &database.store()).await;
-}
-
-/// Goal: of many that take a key at the same moment, in a database without tables, exactly one gets it.
-#[tokio::test]
-async fn c3_only_one_of_many_gets_a_key() {
-    let Some(database) = Database::new("c3_many").await else { return };
-    let mut takers = tokio::task::JoinSet::new();
-    for number in 0..8 {
-        let store = database.store();
-        takers.spawn(async move { store.acquire(&key("k"), &format!("worker-{number}"), TTL).await });
+#[async_trait]
+impl OffsetStoreFixture for Database {
+    async fn open(&self) -> Box<dyn OffsetStore> {
+        Box::new(self.store())
     }
-    let taken = takers.join_all().await;
-    assert_eq!(taken.iter().filter(|lease| lease.is_ok()).count(), 1, "{taken:?}");
-    assert!(taken.iter().filter_map(|lease| lease.as_ref().err()).all(|error| error.kind() == ErrorKind::Busy));
-}
 
-/// The database's clock cannot be moved, so the stored ends are moved the other way.
-#[tokio::test]
-async fn c4_a_lease_that_is_not_renewed_expires() {
-    let Some(database) = Database::new("c4").await else { return };
-    let pass = async |time: Duration| {
+    /// The database's clock cannot be moved, so the stored ends are moved the other way.
+    async fn pass(&self, time: Duration) -> bool {
         let shift = sqlx::query("update logship_keys set expires_at = expires_at - interval ? microsecond");
-        shift.bind(time.as_micros() as i64 * 60).execute(&database.pool).await.unwrap();
-    };
-    // Sixty times slower than the suite says, so that the seconds the test itself takes do not matter.
-    conformance::c4_a_lease_that_is_not_renewed_expires(&Slow(database.store()), pass).await;
+        shift.bind(time.as_micros() as i64).execute(&self.pool).await.unwrap();
+        true
+    }
+
+    async fn damage(&self, key: &OffsetKey) -> bool {
+        let damage = sqlx::query("update logship_offsets set `cursor` = 'x' where `key` = ?").bind(key.as_str());
+        damage.execute(&self.pool).await.unwrap();
+        true
+    }
+
+    async fn text(&self, key: &OffsetKey) -> Option<String> {
+        let text = sqlx::query_scalar(
+            "select concat_ws(' ', `key`, lane, `partition`, `cursor`, 'version', version)
+             from logship_offsets join logship_keys using (`key`) where `key` = ?",
+        );
+        text.bind(key.as_str()).fetch_one(&self.pool).await.ok()
+    }
 }
 
-#[tokio::test]
-async fn c5_what_was_committed_is_there_after_a_restart() {
-    let Some(database) = Database::new("c5").await else { return };
-    conformance::c5_what_was_committed_is_there_after_a_restart(&database.store(), &database.store()).await;
-}
+offset_store_conformance!(Database::new);
 
 #[tokio::test]
 async fn c5_rows_that_cannot_be_read_are_an_error() {
@@ -124,49 +92,6 @@ async fn c5_rows_that_cannot_be_read_are_an_error() {
         database.pool.execute(repair).await.unwrap();
     }
     assert_eq!(store.load(&key("k")).await.unwrap().lanes["es"].cursors["p"], Cursor::number(5));
-}
-
-#[tokio::test]
-async fn c6_what_is_stored_is_text_with_the_version_of_its_form() {
-    let Some(database) = Database::new("c6").await else { return };
-    let store = database.store();
-    let lease = store.acquire(&key("k"), "worker-7", TTL).await.unwrap();
-    store.commit(&lease, &moved("es", "p", Cursor::new(3, "row".into()))).await.unwrap();
-    let offset: (String, String, String, String) =
-        sqlx::query_as("select `key`, lane, `partition`, `cursor` from logship_offsets")
-            .fetch_one(&database.pool)
-            .await
-            .unwrap();
-    assert_eq!(<[String; 4]>::from(offset), ["k", "es", "p", "00000000000000000003/row"].map(str::to_owned));
-    let held: (i64, i64, String) =
-        sqlx::query_as("select version, epoch, owner from logship_keys").fetch_one(&database.pool).await.unwrap();
-    assert_eq!(held, (1, 1, "worker-7".to_owned()));
-}
-
-#[tokio::test]
-async fn keys_with_offsets_are_listed_in_order() {
-    let Some(database) = Database::new("list").await else { return };
-    conformance::keys_with_offsets_are_listed_in_order(&database.store()).await;
-}
-
-#[tokio::test]
-async fn a_reset_forgets_and_is_refused_while_leased() {
-    let Some(database) = Database::new("reset").await else { return };
-    conformance::a_reset_forgets_and_is_refused_while_leased(&database.store()).await;
-}
-
-/// A commit of a thousand partitions, which is one statement.
-#[tokio::test]
-async fn many_partitions_are_committed_at_once() {
-    let Some(database) = Database::new("many").await else { return };
-    let store = database.store();
-    let lease = store.acquire(&key("k"), "me", TTL).await.unwrap();
-    for round in 1..3 {
-        let cursors: BTreeMap<String, Cursor> = (0..1_000).map(|p| (p.to_string(), Cursor::number(round))).collect();
-        let delta = LaneDelta { cursors: cursors.clone(), ..LaneDelta::default() };
-        store.commit(&lease, &OffsetsDelta { lanes: BTreeMap::from([("es".to_owned(), delta)]) }).await.unwrap();
-        assert_eq!(store.load(&lease.key).await.unwrap().lanes["es"].cursors, cursors);
-    }
 }
 
 /// Goal: a commit that waits for the row of its lease is refused when somebody newer has taken the key meanwhile.

@@ -3,13 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 #![cfg(feature = "sqlite")]
 
-mod conformance;
-
 use std::time::Duration;
 
-use conformance::{Slow, TTL, key, moved};
-use logship_core::{Cursor, ErrorKind, OffsetStore};
+use logship_core::{Cursor, ErrorKind, OffsetKey, OffsetStore, async_trait};
 use logship_state::sqlite::SqliteOffsets;
+use logship_testkit::conformance::offset_store::{OffsetStoreFixture, TTL, key, moved};
+use logship_testkit::offset_store_conformance;
 use sqlx::SqlitePool;
 use sqlx::sqlite::SqliteConnectOptions;
 use tempfile::TempDir;
@@ -26,58 +25,37 @@ async fn pool(dir: &TempDir) -> SqlitePool {
     SqlitePool::connect_with(options.busy_timeout(Duration::from_secs(5))).await.unwrap()
 }
 
-#[tokio::test]
-async fn c1_commits_merge_and_change_nothing_they_do_not_name() {
-    let (_dir, store) = store();
-    conformance::c1_commits_merge_and_change_nothing_they_do_not_name(&store).await;
+struct Fixture(TempDir);
+
+#[async_trait]
+impl OffsetStoreFixture for Fixture {
+    async fn open(&self) -> Box<dyn OffsetStore> {
+        Box::new(SqliteOffsets::new(self.0.path().join("state.db")))
+    }
+
+    /// The database's clock cannot be moved, so the stored ends are moved the other way.
+    async fn pass(&self, time: Duration) -> bool {
+        let shift = sqlx::query("UPDATE logship_keys SET expires_at = expires_at - ?").bind(time.as_secs_f64());
+        shift.execute(&pool(&self.0).await).await.unwrap();
+        true
+    }
+
+    async fn damage(&self, key: &OffsetKey) -> bool {
+        let damage = sqlx::query("UPDATE logship_offsets SET cursor = 'x' WHERE key = ?").bind(key.as_str());
+        damage.execute(&pool(&self.0).await).await.unwrap();
+        true
+    }
+
+    async fn text(&self, key: &OffsetKey) -> Option<String> {
+        let text = sqlx::query_scalar(
+            "SELECT key || ' ' || lane || ' ' || partition || ' ' || cursor || ' version ' || version
+             FROM logship_offsets JOIN logship_keys USING (key) WHERE key = ?",
+        );
+        text.bind(key.as_str()).fetch_one(&pool(&self.0).await).await.ok()
+    }
 }
 
-#[tokio::test]
-async fn c1_a_lane_without_a_cursor_is_kept() {
-    let (_dir, store) = store();
-    conformance::c1_a_lane_without_a_cursor_is_kept(&store).await;
-}
-
-#[tokio::test]
-async fn c1_windows_are_kept_and_forgotten() {
-    let (_dir, store) = store();
-    conformance::c1_windows_are_kept_and_forgotten(&store).await;
-}
-
-#[tokio::test]
-async fn c2_an_old_lease_moves_nothing() {
-    let (_dir, store) = store();
-    conformance::c2_an_old_lease_moves_nothing(&store).await;
-}
-
-#[tokio::test]
-async fn c3_a_held_key_is_busy_and_epochs_grow() {
-    let (dir, store) = store();
-    let other = SqliteOffsets::new(dir.path().join("state.db"));
-    conformance::c3_a_held_key_is_busy_and_epochs_grow(&store, &other).await;
-}
-
-/// The database's clock cannot be moved, so the stored ends are moved the other way.
-#[tokio::test]
-async fn c4_a_lease_that_is_not_renewed_expires() {
-    let (dir, store) = store();
-    store.list().await.unwrap();
-    let pool = pool(&dir).await;
-    let pass = async |time: Duration| {
-        let shift = sqlx::query("UPDATE logship_keys SET expires_at = expires_at - ?").bind(time.as_secs_f64() * 60.0);
-        shift.execute(&pool).await.unwrap();
-    };
-    // Sixty times slower than the suite says, so that the seconds the test itself takes do not matter.
-    let slow = Slow(store);
-    conformance::c4_a_lease_that_is_not_renewed_expires(&slow, pass).await;
-}
-
-#[tokio::test]
-async fn c5_what_was_committed_is_there_after_a_restart() {
-    let (dir, store) = store();
-    let reopened = SqliteOffsets::new(dir.path().join("state.db"));
-    conformance::c5_what_was_committed_is_there_after_a_restart(&store, &reopened).await;
-}
+offset_store_conformance!(async |_| Some(Fixture(tempfile::tempdir().unwrap())));
 
 #[tokio::test]
 async fn c5_rows_that_cannot_be_read_are_an_error() {
@@ -107,21 +85,6 @@ async fn c5_a_file_that_is_no_database_is_an_error() {
     assert_eq!(error.kind(), ErrorKind::State, "{error}");
 }
 
-#[tokio::test]
-async fn c6_what_is_stored_is_text_with_the_version_of_its_form() {
-    let (dir, store) = store();
-    let lease = store.acquire(&key("k"), "worker-7", TTL).await.unwrap();
-    store.commit(&lease, &moved("es", "p", Cursor::new(3, "row".into()))).await.unwrap();
-    let pool = pool(&dir).await;
-    let offset: (String, String, String, String) =
-        sqlx::query_as("SELECT key, lane, partition, cursor FROM logship_offsets").fetch_one(&pool).await.unwrap();
-    let expected = ["k", "es", "p", "00000000000000000003/row"].map(str::to_owned);
-    assert_eq!(<[String; 4]>::from(offset), expected);
-    let held: (i64, i64, String) =
-        sqlx::query_as("SELECT version, epoch, owner FROM logship_keys").fetch_one(&pool).await.unwrap();
-    assert_eq!(held, (1, 1, "worker-7".to_owned()));
-}
-
 /// A pool of the program's own whose database somebody else is writing to: retryable, and nothing changed.
 #[tokio::test]
 async fn a_locked_database_is_tried_again() {
@@ -137,18 +100,6 @@ async fn a_locked_database_is_tried_again() {
     assert!(error.is_retryable());
     writer.rollback().await.unwrap();
     impatient.commit(&lease, &moved("es", "p", Cursor::number(1))).await.unwrap();
-}
-
-#[tokio::test]
-async fn keys_with_offsets_are_listed_in_order() {
-    let (_dir, store) = store();
-    conformance::keys_with_offsets_are_listed_in_order(&store).await;
-}
-
-#[tokio::test]
-async fn a_reset_forgets_and_is_refused_while_leased() {
-    let (_dir, store) = store();
-    conformance::a_reset_forgets_and_is_refused_while_leased(&store).await;
 }
 
 #[test]

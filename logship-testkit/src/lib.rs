@@ -1,8 +1,10 @@
 //! Tests for log shipping.
 //!
+//! - [`conformance`]: suites by which any exporter, source or offset store proves that it keeps its contract.
 //! - [`sim`]: logship's engine in a seeded, simulated world, with an oracle that checks its promises.
 //! - [`strict`]: stand-ins for destinations: small servers inside the test's own process, written from a
 //!   destination's documents and as unforgiving as the destination itself.
 
+pub mod conformance;
 pub mod sim;
 pub mod strict;

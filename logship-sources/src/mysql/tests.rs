@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use logship_core::{BuildContext, Cursor, Filter, LogRecord, Severity, Timestamp};
+use logship_testkit::conformance::server;
 use proptest::prelude::*;
 
 use super::*;
-use crate::sql::testing::{ALL, any_filter, assert_pushed_down, bodies, read_all, server};
+use crate::sql::testing::{ALL, any_filter, assert_pushed_down, bodies, read_all};
 
 /// A database of a test's own.
 struct Database {

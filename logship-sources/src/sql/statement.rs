@@ -2,6 +2,8 @@
 //!
 //! A page is found by its position (keyset pagination): never by counting, and no transaction stays open between pages.
 
+use std::time::Duration;
+
 use logship_core::{Condition, Cursor, Error, Filter, Query, Severity, Start};
 
 use super::layout::{Column, Kind, Layout};
@@ -250,13 +252,18 @@ impl Statements<'_> {
             Start::Earliest => {}
             Start::At(moment) => match self.dialect.times(self.layout.mapping.timestamp_format) {
                 Times::Text => {
-                    // Texts write a moment with a `T` or a space, which sorts before it, and with and without a
-                    // fraction: begin at the whole second in both ways. What is too early is left out by the reader.
-                    let text = moment.to_string();
-                    let (day, second) = (&text[..10], &text[11..19]);
+                    // Texts write a moment with a `T` or a space, which sorts before it, and with a fraction of any
+                    // length: begin at the shortest in both ways. What is too early all the same, as `01Z` sorts
+                    // behind `01.5`, is left out by the reader.
+                    let is_text = self.layout.timestamp.kind != Kind::Time;
+                    // A column of times has microseconds, to which the database rounds as it likes.
+                    let nanos = if is_text { Duration::ZERO } else { Duration::from_nanos(999) };
+                    let text = moment.saturating_add(nanos).to_string();
+                    let digits = if is_text { &text[11..29] } else { &text[11..26] };
+                    let (day, second) = (&text[..10], digits.trim_end_matches('0').trim_end_matches('.'));
                     statement.push(&format!(" and {time} >= "));
                     statement.bind(Bind::Text(format!("{day} {second}")));
-                    if self.layout.timestamp.kind != Kind::Time {
+                    if is_text {
                         statement.push(&format!(" and ({time} >= "));
                         statement.bind(Bind::Text(format!("{day}T{second}")));
                         statement.push(&format!(" or {time} < "));

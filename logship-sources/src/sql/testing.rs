@@ -5,20 +5,6 @@ use proptest::prelude::*;
 
 pub(crate) const ALL: PageLimits = PageLimits { records_max: 1_000, bytes_max: usize::MAX, until: None };
 
-/// Where a real server is, by an environment variable that `scripts/servers.sh` prints. `None`, with a line that says
-/// so, where it is not set: the test is then skipped, unless `LOGSHIP_REQUIRE_SERVERS` is 1.
-pub(crate) fn server(variable: &str) -> Option<String> {
-    let url = std::env::var(variable).ok();
-    if url.is_none() {
-        let required = std::env::var("LOGSHIP_REQUIRE_SERVERS").is_ok_and(|value| value == "1");
-        assert!(!required, "{variable} is not set: run eval \"$(scripts/servers.sh start)\"");
-        // Not by a macro, whose output a passing test would swallow.
-        let line = format!("skipped: {variable} is not set; scripts/servers.sh starts a server and prints it\n");
-        std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes()).unwrap();
-    }
-    url
-}
-
 /// All records behind `start`, read page by page, with the positions going through their text as in an offset store.
 pub(crate) async fn read_all(source: &dyn Source, start: Start, query: &Query, limits: PageLimits) -> Vec<LogRecord> {
     let partition: Partition = source.partitions().await.unwrap().remove(0);
