@@ -36,7 +36,7 @@ pub(super) fn rows(partitions: usize) -> Vec<Row> {
         // Every third of the last rows comes before its neighbours: stores are not filled in the order of time.
         let micros = match number {
             0..9 => 1_000_000,
-            _ if number % 3 == 0 => 2_000_000 - number,
+            _ if number.is_multiple_of(3) => 2_000_000 - number,
             _ => 2_000_000 + number / 2,
         };
         Row {
