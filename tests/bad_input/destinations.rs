@@ -17,8 +17,8 @@ use logship::exporters::file::{FileConfig, FileExporter};
 use logship::exporters::http::Http;
 use logship::state::memory::MemoryOffsets;
 use logship::{
-    BuildContext, DeadLetter, Exporter, Lane, LaneReport, LaneStatus, LogRecord, LogShipper, PageEnd, PageLimits,
-    Query, Redaction, RetryPolicy, Source, Start, read_fields,
+    ArrivalOrder, BuildContext, DeadLetter, Exporter, Lane, LaneReport, LaneStatus, LogRecord, LogShipper, PageEnd,
+    PageLimits, Query, Redaction, RetryPolicy, Source, Start, Timestamp, read_fields,
 };
 use logship_testkit::strict::elasticsearch::StrictElasticsearch;
 use serde_json::{Value, json};
@@ -84,9 +84,10 @@ pub(crate) fn letters(dir: &Path) -> Vec<DeadLetter> {
     rows.lines().map(letter).collect()
 }
 
-/// All records of a source, read page by page.
+/// All records of a source that are not to wait, read page by page.
 pub(crate) async fn read_all(source: &dyn Source) -> Vec<LogRecord> {
-    let limits = PageLimits { records_max: 100, bytes_max: 8_000_000, until: None };
+    let until = (source.arrival_order() == ArrivalOrder::Bounded).then(Timestamp::now);
+    let limits = PageLimits { records_max: 100, bytes_max: 8_000_000, until };
     let mut records = Vec::new();
     for partition in source.partitions().await.unwrap() {
         let mut start = Start::Earliest;

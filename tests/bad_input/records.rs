@@ -105,8 +105,7 @@ async fn p10_what_even_the_dead_letter_has_no_room_for_stops_the_lane() {
     let dir = tempfile::tempdir().unwrap();
     let dead = file(&dir.path().join("dead"), Format::Json);
     let lane = Lane::new("json", file(&dir.path().join("json"), Format::Json));
-    let builder =
-        LogShipper::builder(source).offsets(MemoryOffsets::new()).lookback(None).lane(lane.dead_letter(dead));
+    let builder = LogShipper::builder(source).offsets(MemoryOffsets::new()).lookback(None).lane(lane.dead_letter(dead));
     let report = builder.build().unwrap().run_once().await.unwrap();
     let lane = &report.lanes[0];
     let LaneStatus::Stopped(error) = &lane.status else { panic!("{lane:?}") };
