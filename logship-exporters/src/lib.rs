@@ -5,6 +5,8 @@
 mod bulk;
 #[cfg(feature = "elasticsearch")]
 mod bulk_transport;
+#[cfg(any(feature = "elasticsearch", feature = "_http"))]
+mod conceal;
 #[cfg(feature = "console")]
 pub mod console;
 #[cfg(feature = "_http")]
