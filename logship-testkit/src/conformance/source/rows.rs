@@ -8,7 +8,8 @@ use logship_core::{
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Row {
-    /// Which partition it goes to, counted from 0, of as many as [`SourceFixture::partitions`] says.
+    /// Which partition it goes to, counted from 0, of as many as
+    /// [`partitions`](super::SourceFixture::partitions) says.
     pub partition: usize,
     /// What tells it from every other row, for stores that need a key. Not in the order of time; some differ in case
     /// or in accents only.
