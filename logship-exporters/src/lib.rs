@@ -16,13 +16,7 @@ mod delivery;
 mod ecs;
 #[cfg(feature = "elasticsearch")]
 pub mod elasticsearch;
-#[cfg(any(
-    feature = "console",
-    feature = "elasticsearch",
-    feature = "file",
-    feature = "_fuzzing",
-    feature = "_http"
-))]
+#[cfg(any(feature = "console", feature = "elasticsearch", feature = "file", feature = "_fuzzing", feature = "_http"))]
 pub mod encode;
 #[cfg(feature = "file")]
 pub mod file;
