@@ -18,7 +18,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use futures::StreamExt;
 use logship::config::ShipperConfig;
 use logship::sources::memory::MemorySource;
-use logship::{BuildContext, Error, Registry, Source, Timestamp, Value, registry};
+use logship::{BuildContext, Error, Registry, Timestamp, Value, registry};
 use serde_json::json;
 use tracing_subscriber::fmt::format::FmtSpan;
 
