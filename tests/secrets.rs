@@ -1,7 +1,7 @@
 //! P12 end to end: three hundred secrets in records and the credentials of every kind of configuration, and everything
 //! that leaves the process or is shown: none of them is in it.
 
-#![allow(clippy::unwrap_used, reason = "a test says why it fails by its panic")]
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test says what it finds, and fails by its panic")]
 
 use std::fmt::Debug;
 use std::io::Write;
@@ -18,7 +18,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use futures::StreamExt;
 use logship::config::ShipperConfig;
 use logship::sources::memory::MemorySource;
-use logship::{BuildContext, Error, Registry, Source, Timestamp, Value, registry};
+use logship::{BuildContext, Error, Registry, Timestamp, Value, registry};
 use serde_json::json;
 use tracing_subscriber::fmt::format::FmtSpan;
 

@@ -21,7 +21,10 @@ const PLANTED: &[(&str, &str)] = &[
     ("4111111111111111", "charged 4111111111111111 twice"),
     ("378282246310005", "card 378282246310005"),
     ("QzXwVuTsRqPoNmLk", "{\"user\":\"u\",\"password\":\"QzXwVuTsRqPoNmLk\"}"),
-    ("ghp_QzXwVuTsRqPoNmLkQzXwVuTsRqPoNmLkQzXw", "remote: https://ghp_QzXwVuTsRqPoNmLkQzXwVuTsRqPoNmLkQzXw@github.com/x"),
+    (
+        "ghp_QzXwVuTsRqPoNmLkQzXwVuTsRqPoNmLkQzXw",
+        "remote: https://ghp_QzXwVuTsRqPoNmLkQzXwVuTsRqPoNmLkQzXw@github.com/x",
+    ),
     ("sk_live_QzXwVuTsRqPoNmLkQzXw", "Stripe said no to sk_live_QzXwVuTsRqPoNmLkQzXw"),
 ];
 

@@ -3,9 +3,14 @@
 use bytes::Bytes;
 use logship_core::{Cursor, LogRecord, Partition, RecordId, Text, TextArena, Value};
 
-// The reader alone, without the databases.
+// The reader alone, where the databases are not compiled in.
+#[cfg(not(feature = "_sql"))]
 #[path = "sql/json.rs"]
 mod json;
+#[cfg(not(feature = "_sql"))]
+use self::json::JsonReader;
+#[cfg(feature = "_sql")]
+use crate::sql::JsonReader;
 
 /// The record of a line.
 pub fn jsonl_record(line: &[u8]) -> LogRecord {
@@ -15,5 +20,5 @@ pub fn jsonl_record(line: &[u8]) -> LogRecord {
 
 /// The value of a JSON column.
 pub fn json_column(text: &str) -> Option<Value> {
-    json::JsonReader::default().read(text, &mut TextArena::new())
+    JsonReader::default().read(text, &mut TextArena::new())
 }
