@@ -203,11 +203,14 @@ async fn h11_a_stop_waits_for_what_is_under_way_until_the_grace_is_over() {
     }
 }
 
+/// By partition: numbers and times.
+type Rows = BTreeMap<String, Vec<(i64, Timestamp)>>;
+
 /// A table of rows by number, which are given two at a time, those that are not wanted as pages without a record; a
 /// row can appear behind others.
 #[derive(Clone, Debug, Default)]
 struct Table {
-    rows: Arc<Mutex<BTreeMap<String, Vec<(i64, Timestamp)>>>>,
+    rows: Arc<Mutex<Rows>>,
 }
 
 impl Table {
