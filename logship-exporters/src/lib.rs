@@ -1,7 +1,7 @@
 //! The exporters of [logship](https://docs.rs/logship), one module a destination, each behind a Cargo feature of its
 //! name.
 
-#[cfg(feature = "elasticsearch")]
+#[cfg(any(feature = "elasticsearch", feature = "opensearch"))]
 mod bulk;
 #[cfg(feature = "elasticsearch")]
 mod bulk_transport;
@@ -9,7 +9,7 @@ mod bulk_transport;
 pub mod console;
 #[cfg(feature = "_http")]
 mod delivery;
-#[cfg(feature = "elasticsearch")]
+#[cfg(any(feature = "elasticsearch", feature = "opensearch"))]
 mod ecs;
 #[cfg(feature = "elasticsearch")]
 pub mod elasticsearch;
@@ -19,6 +19,14 @@ pub mod encode;
 pub mod file;
 #[cfg(feature = "http")]
 pub mod http;
+#[cfg(feature = "loggly")]
+pub mod loggly;
+#[cfg(feature = "logzio")]
+pub mod logzio;
+#[cfg(feature = "loki")]
+pub mod loki;
+#[cfg(feature = "opensearch")]
+pub mod opensearch;
 #[cfg(any(feature = "elasticsearch", feature = "_http"))]
 mod retry_after;
 
@@ -34,6 +42,14 @@ pub fn register(registry: &mut Registry) {
     file::register(registry);
     #[cfg(feature = "http")]
     http::register(registry);
+    #[cfg(feature = "loggly")]
+    loggly::register(registry);
+    #[cfg(feature = "logzio")]
+    logzio::register(registry);
+    #[cfg(feature = "loki")]
+    loki::register(registry);
+    #[cfg(feature = "opensearch")]
+    opensearch::register(registry);
     // Without any exporter there is nothing to add to it.
     let _ = registry;
 }
