@@ -29,6 +29,8 @@ pub mod loki;
 pub mod opensearch;
 #[cfg(any(feature = "elasticsearch", feature = "_http"))]
 mod retry_after;
+#[cfg(feature = "opensearch")]
+mod sigv4;
 
 use logship_core::Registry;
 

@@ -81,6 +81,9 @@ impl LogglyConfig {
                 format!("`{}` cannot be a tag: use 1 to 64 letters, digits, `-`, `.` and `_`", tag.escape_debug());
             return Err(Error::config("tags", message));
         }
+        if !matches!(self.compression.content_encoding(), None | Some("gzip")) {
+            return Err(Error::config("compression", "must be `none` or `gzip`"));
+        }
         if self.chunk_bytes_max == 0 || self.chunk_bytes_max > BATCH_BYTES_MAX {
             let message = format!("{} is not between 1 and {BATCH_BYTES_MAX} bytes", self.chunk_bytes_max);
             return Err(Error::config("chunk_bytes_max", message));
@@ -205,7 +208,7 @@ impl Exporter for Loggly {
         *request.body_mut() = Some(body.bytes.clone().into());
         let answer = self.delivery.send(request).await?;
         match serde_json::from_slice::<Taken>(&answer.body) {
-            Ok(taken) if (200..300).contains(&answer.status) && taken.response == "ok" => {
+            Ok(taken) if (200..300).contains(&answer.status) && taken.response == "ok" && !answer.is_cut => {
                 Ok(Outcome::all_accepted(chunk.len()))
             }
             _ => Err(self.refused(&answer)),

@@ -84,6 +84,9 @@ impl LogzioConfig {
         if self.kind.is_empty() || self.kind.contains(char::is_whitespace) {
             return Err(Error::config("type", "must not be empty, and cannot hold spaces"));
         }
+        if !matches!(self.compression.content_encoding(), None | Some("gzip")) {
+            return Err(Error::config("compression", "must be `none` or `gzip`"));
+        }
         if self.chunk_bytes_max == 0 || self.chunk_bytes_max > BODY_BYTES_MAX {
             let message = format!("{} is not between 1 and {BODY_BYTES_MAX} bytes", self.chunk_bytes_max);
             return Err(Error::config("chunk_bytes_max", message));
@@ -273,7 +276,7 @@ impl Exporter for Logzio {
         };
         let answer = self.post(Some(body)).await?;
         match answer.status {
-            200..300 if answer.body.trim_ascii().is_empty() => Ok(Outcome::all_accepted(chunk.len())),
+            200..300 if answer.body.trim_ascii().is_empty() && !answer.is_cut => Ok(Outcome::all_accepted(chunk.len())),
             400 => self.partial(&answer, chunk),
             _ => Err(self.refused(&answer)),
         }

@@ -210,6 +210,9 @@ impl LokiConfig {
             let message = format!("a stream has at most {LABELS_MAX} labels, `{SERVICE_NAME}` included");
             return Err(Error::config("labels", message));
         }
+        if !matches!(self.compression.content_encoding(), None | Some("gzip")) {
+            return Err(Error::config("compression", "must be `none` or `gzip`"));
+        }
         if self.chunk_bytes_max == 0 || self.chunk_bytes_max > BODY_BYTES_MAX {
             let message = format!("{} is not between 1 and {BODY_BYTES_MAX} bytes", self.chunk_bytes_max);
             return Err(Error::config("chunk_bytes_max", message));
