@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use super::faults::{Fault, Items, SeenRequest};
 use super::server::{Line, Server};
-use super::wire::{parse_query, read_up_to, truncated, unpack};
+use super::wire::{Unreadable, answer as plain_answer, parse_query, proxy_page, read_up_to, truncated, unpack_as};
 
 /// A request whose body was read and unpacked.
 #[derive(Debug)]
@@ -56,12 +56,9 @@ impl Reply {
 
     fn response(self) -> Response<Body> {
         let is_empty = self.body.is_empty();
-        let mut response = Response::new(Body::from(self.body));
-        if let Ok(status) = self.status.try_into() {
-            *response.status_mut() = status;
-        }
-        if !is_empty {
-            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(self.content_type));
+        let mut response = plain_answer(self.status, self.content_type, self.body);
+        if is_empty {
+            response.headers_mut().remove(header::CONTENT_TYPE);
         }
         response
     }
@@ -291,14 +288,12 @@ async fn read<R: Rules>(desk: &Desk<R>, call: &mut Call, body: Body, seen: usize
     desk.state().rules.admit(call)?;
     let wire = wire.ok_or_else(|| failure(413))?;
     desk.state().requests[seen].wire_bytes = wire.len();
-    call.body = match call.header("content-encoding") {
-        None | Some("identity") => wire,
-        Some("gzip") => match unpack(&wire, bytes_max) {
-            Ok(body) => body.ok_or_else(|| failure(413))?,
-            Err(_) => return Err(failure(400)),
-        },
-        Some(_) => return Err(failure(415)),
-    };
+    let body = unpack_as(call.header("content-encoding"), &["identity", "gzip"], &wire, bytes_max);
+    call.body = body.map_err(|why| match why {
+        Unreadable::TooLarge => failure(413),
+        Unreadable::Encoding => failure(415),
+        Unreadable::Broken => failure(400),
+    })?;
     desk.state().requests[seen].body_bytes = call.body.len();
     Ok(())
 }
@@ -331,10 +326,7 @@ async fn answer<R: Rules>(
             }
             response
         }
-        Fault::ProxyPage(status) => {
-            let page = format!("<html>\r\n<head><title>{status}</title></head>\r\n<body>nginx</body>\r\n</html>\r\n");
-            Reply { status, content_type: "text/html", body: page }.response()
-        }
+        Fault::ProxyPage(status) => proxy_page(status),
         Fault::LoseAnswer => {
             let response = take(None);
             line.cut();
@@ -358,6 +350,7 @@ async fn answer<R: Rules>(
             take(None)
         }
         Fault::Busy(items) => take(Some(&items)),
-        Fault::DropUnread => Response::default(),
+        // The other faults are not these destinations'.
+        _ => Response::default(),
     }
 }

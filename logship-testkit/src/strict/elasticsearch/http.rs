@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::super::faults::{Fault, Items, SeenRequest};
 use super::super::server::Line;
-use super::super::wire::{parse_query, read_up_to, truncated, unpack};
+use super::super::wire::{parse_query, proxy_page, read_up_to, truncated, unpack};
 use super::answer::{Refusal, answer, json_answer};
 use super::store::{Verdict, refused_item};
 use super::{Node, bulk};
@@ -201,12 +201,7 @@ async fn answer_with_fault(
             }
             response
         }
-        Some(Fault::ProxyPage(status)) => {
-            let page = format!("<html>\r\n<head><title>{status}</title></head>\r\n<body>nginx</body>\r\n</html>\r\n");
-            let mut response = answer(status, "text/html", page);
-            response.headers_mut().remove("x-elastic-product");
-            response
-        }
+        Some(Fault::ProxyPage(status)) => proxy_page(status),
         Some(Fault::LoseAnswer) => {
             let response = route(node, call, None);
             line.cut();
@@ -221,7 +216,8 @@ async fn answer_with_fault(
             tokio::time::sleep(time).await;
             route(node, call, None)
         }
-        Some(Fault::DropUnread) => Response::default(),
+        // The other faults are not this destination's.
+        Some(_) => Response::default(),
     }
 }
 

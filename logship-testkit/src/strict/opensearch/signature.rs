@@ -9,6 +9,8 @@ use hmac::{Hmac, KeyInit, Mac};
 use logship_core::{Secret, Timestamp};
 use sha2::{Digest, Sha256};
 
+use super::super::wire::parse_query;
+
 /// Who may sign, and for which region.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -124,12 +126,9 @@ fn check_time(time: &str) -> Result<(), String> {
 }
 
 fn canonical_query(query: &str) -> String {
-    let pairs = query.split('&').filter(|pair| !pair.is_empty());
-    let mut pairs: Vec<(String, String)> = pairs
-        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
-        .map(|(name, value)| (super::super::wire::decoded(name), super::super::wire::decoded(value)))
-        .map(|(name, value)| (encoded(&name, false), encoded(&value, false)))
-        .collect();
+    let pairs = parse_query(query).into_iter();
+    let mut pairs: Vec<(String, String)> =
+        pairs.map(|(name, value)| (encoded(&name, false), encoded(&value, false))).collect();
     pairs.sort();
     pairs.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("&")
 }
