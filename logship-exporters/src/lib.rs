@@ -1,22 +1,31 @@
 //! The exporters of [logship](https://docs.rs/logship), one module a destination, each behind a Cargo feature of its
 //! name.
 
-#[cfg(any(feature = "elasticsearch", feature = "opensearch"))]
+#[cfg(any(feature = "elasticsearch", feature = "opensearch", feature = "_fuzzing"))]
+#[cfg_attr(
+    not(any(feature = "elasticsearch", feature = "opensearch")),
+    allow(dead_code, reason = "fuzzing uses a part of it")
+)]
 mod bulk;
 #[cfg(feature = "elasticsearch")]
 mod bulk_transport;
+#[cfg(any(feature = "elasticsearch", feature = "_http"))]
+mod conceal;
 #[cfg(feature = "console")]
 pub mod console;
 #[cfg(feature = "_http")]
 mod delivery;
-#[cfg(any(feature = "elasticsearch", feature = "opensearch"))]
+#[cfg(any(feature = "elasticsearch", feature = "opensearch", feature = "_fuzzing"))]
 mod ecs;
 #[cfg(feature = "elasticsearch")]
 pub mod elasticsearch;
-#[cfg(any(feature = "console", feature = "elasticsearch", feature = "file", feature = "_http"))]
+#[cfg(any(feature = "console", feature = "elasticsearch", feature = "file", feature = "_fuzzing", feature = "_http"))]
 pub mod encode;
 #[cfg(feature = "file")]
 pub mod file;
+#[cfg(feature = "_fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(feature = "http")]
 pub mod http;
 #[cfg(feature = "loggly")]
@@ -27,7 +36,7 @@ pub mod logzio;
 pub mod loki;
 #[cfg(feature = "opensearch")]
 pub mod opensearch;
-#[cfg(any(feature = "elasticsearch", feature = "_http"))]
+#[cfg(any(feature = "elasticsearch", feature = "_fuzzing", feature = "_http"))]
 mod retry_after;
 #[cfg(feature = "opensearch")]
 mod sigv4;
