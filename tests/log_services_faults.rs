@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use logship::exporters::file::{FileConfig, FileExporter};
 use logship::exporters::loggly::{Loggly, LogglyConfig};
 use logship::exporters::logzio::{Logzio, LogzioConfig};
 use logship::exporters::loki::{Loki, LokiConfig};
@@ -145,4 +146,44 @@ async fn opensearch_has_every_document_of_a_bad_day_once() {
             assert!(!is_once || (server.count("logs") == RECORDS && lane.possibly_duplicated == 0), "{what}: {lane:?}");
         }
     }
+}
+
+/// Goal: a record that a destination refuses for what it is holds up no other, however the destination says so. Method:
+/// one that is longer than each takes, in the middle.
+#[tokio::test]
+async fn a_line_that_is_too_long_goes_to_the_dead_letter_and_all_others_arrive() {
+    let loki = StrictLoki::start().await.unwrap();
+    loki.max_line_size(4_000);
+    let logzio = StrictLogzio::start("token").await.unwrap();
+    logzio.max_line_length(4_000);
+    let loggly = StrictLoggly::start("token").await.unwrap();
+    loggly.max_event_length(4_000);
+    let mut logzio_config = LogzioConfig::new("token");
+    logzio_config.url = Some(logzio.url());
+    let mut loggly_config = LogglyConfig::new("token");
+    loggly_config.url = loggly.url();
+    let context = BuildContext::default;
+    let exporters: [std::sync::Arc<dyn Exporter>; 3] = [
+        std::sync::Arc::new(Loki::new(LokiConfig::new(loki.url().as_str()), context()).unwrap()),
+        std::sync::Arc::new(Logzio::new(logzio_config, context()).unwrap()),
+        std::sync::Arc::new(Loggly::new(loggly_config, context()).unwrap()),
+    ];
+    for exporter in exporters {
+        let source = MemorySource::new();
+        for number in 0..50 {
+            source.push("logs", Timestamp::now(), |record| {
+                record.body = if number == 20 { "x".repeat(4_000) } else { format!("record {number}") }.into();
+            });
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let dead = FileExporter::new(FileConfig { dir: dir.path().into(), ..FileConfig::default() });
+        let kind = exporter.kind();
+        let lane = Lane::shared("x", exporter).chunk(30).dead_letter(dead);
+        let shipper =
+            LogShipper::builder(source).offsets(MemoryOffsets::new()).lookback(None).lane(lane).build().unwrap();
+        let lane = shipper.run_once().await.unwrap().lanes.remove(0);
+        assert_eq!((lane.accepted, lane.rejected, lane.dead_lettered), (49, 1, 1), "{kind}: {lane:?}");
+        assert_eq!(lane.possibly_duplicated, 0, "{kind}: {lane:?}");
+    }
+    assert_eq!((loki.entries().len(), logzio.logs().len(), loggly.events().len()), (49, 49, 49));
 }

@@ -9,8 +9,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use logship_core::{
-    Advice, BuildContext, Certainty, Chunk, Compression, Encoding, Error, ErrorKind, Exporter, Limits, Outcome,
-    Registry, SecretRef, async_trait, read_fields,
+    Advice, BuildContext, Capabilities, Certainty, Chunk, Compression, Encoding, Error, ErrorKind, Exporter, Limits,
+    Outcome, Registry, SecretRef, async_trait, read_fields,
 };
 use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Method, Request, Url};
@@ -397,6 +397,10 @@ impl Exporter for Loki {
         limits.record_age_max = secs(self.config.limits.age_max_secs);
         limits.record_ahead_max = secs(self.config.limits.ahead_max_secs);
         limits
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::none().answers_per_record()
     }
 
     fn encoding(&self) -> Option<Arc<dyn Encoding>> {

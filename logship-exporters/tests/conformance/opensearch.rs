@@ -245,6 +245,8 @@ fn a_wrong_configuration_is_refused_before_anything_is_sent() {
         (json!({"hosts": [host], "index": "logs-%q"}), "index"),
         (json!({"hosts": [host], "index": "logs", "chunk_bytes_max": 104_857_601}), "chunk_bytes_max"),
         (json!({"hosts": [host], "index": "logs", "auth": {"aws": {"service": "s3"}}}), "service"),
+        // The tests' own environment has no key.
+        (json!({"hosts": [host], "index": "logs", "auth": {"aws": {"region": "r"}}}), "AWS_ACCESS_KEY_ID"),
         (
             json!({"hosts": [host], "index": "logs", "auth": {"basic": {"username": "a:b", "password": "hunter2"}}}),
             "auth",

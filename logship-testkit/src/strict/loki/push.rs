@@ -175,3 +175,48 @@ impl Fault {
         Some((last.status, format!("{named}user 'fake', total ignored: {ignored} out of {total} for stream: {stream}")))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(body: &str) -> Result<Push, String> {
+        serde_json::from_str(body).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_push_is_read_as_the_documents_show_it_and_in_no_other_form() {
+        let push = read(r#"{"streams":[{"stream":{"b":"x\"y","a":"1"},"values":[["5","line"],["6","",{"k":"v"}]]}]}"#)
+            .unwrap();
+        assert_eq!(push.streams[0].name, r#"{a="1", b="x\"y"}"#);
+        let entry = push.streams[0].values[1].entry("{}");
+        assert_eq!((entry.nanos, entry.line.as_str(), entry.metadata["k"].as_str()), (6, "", "v"));
+        for wrong in [
+            r#"{"streams":[{"stream":{"a":"1"},"values":[[5,"line"]]}]}"#,
+            r#"{"streams":[{"stream":{"a":1},"values":[["5","line"]]}]}"#,
+            r#"{"streams":[{"stream":{"a":"1","a":"2"},"values":[["5","line"]]}]}"#,
+            r#"{"streams":[{"stream":{"a":"1"},"values":[["5","line",{"k":1}]]}]}"#,
+            r#"{"streams":[{"stream":{"a":"1"},"values":[["5s","line"]]}]}"#,
+        ] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn times_are_written_as_go_writes_them() {
+        for (nanos, expected) in [
+            (0, "1970-01-01 00:00:00 +0000 UTC"),
+            (10_500_000_000, "1970-01-01 00:00:10.5 +0000 UTC"),
+            (1_000_000_007, "1970-01-01 00:00:01.000000007 +0000 UTC"),
+        ] {
+            assert_eq!(go_time(nanos), expected);
+        }
+    }
+
+    #[test]
+    fn the_same_words_are_counted() {
+        let messages = ["a", "b", "a"].map(str::to_owned);
+        assert_eq!(grouped(&messages), "2 errors like: a; 1 errors like: b");
+        assert_eq!(grouped(&messages[..1]), "a");
+    }
+}
