@@ -471,6 +471,11 @@ mod tests {
             record.attributes = attributes.into_iter().map(|(name, value)| (name.into(), value)).collect();
             let text = encoded(&record, "logs", true);
             prop_assert_eq!(text.matches('\n').count(), 2);
+            // With a plan or without one, a document is the same.
+            let id = record.id.to_string();
+            let (mut first, mut second) = (Vec::new(), Vec::new());
+            let results = (crate::ecs::unplanned(&record, &id, &mut first), document(&record, &id, &mut second));
+            prop_assert_eq!((results.0.is_ok(), first), (results.1.is_ok(), second));
             let lines: Vec<&str> = text.lines().collect();
             let action: serde_json::Value = serde_json::from_str(lines[0]).unwrap();
             prop_assert_eq!(action["create"]["_id"].as_str().unwrap(), record.id.to_string());
