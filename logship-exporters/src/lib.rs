@@ -1,8 +1,11 @@
 //! The exporters of [logship](https://docs.rs/logship), one module a destination, each behind a Cargo feature of its
 //! name.
 
-#[cfg(any(feature = "elasticsearch", feature = "_fuzzing"))]
-#[cfg_attr(not(feature = "elasticsearch"), allow(dead_code, reason = "fuzzing uses a part of it"))]
+#[cfg(any(feature = "elasticsearch", feature = "opensearch", feature = "_fuzzing"))]
+#[cfg_attr(
+    not(any(feature = "elasticsearch", feature = "opensearch")),
+    allow(dead_code, reason = "fuzzing uses a part of it")
+)]
 mod bulk;
 #[cfg(feature = "elasticsearch")]
 mod bulk_transport;
@@ -12,7 +15,7 @@ mod conceal;
 pub mod console;
 #[cfg(feature = "_http")]
 mod delivery;
-#[cfg(any(feature = "elasticsearch", feature = "_fuzzing"))]
+#[cfg(any(feature = "elasticsearch", feature = "opensearch", feature = "_fuzzing"))]
 mod ecs;
 #[cfg(feature = "elasticsearch")]
 pub mod elasticsearch;
@@ -25,8 +28,18 @@ pub mod file;
 pub mod fuzzing;
 #[cfg(feature = "http")]
 pub mod http;
+#[cfg(feature = "loggly")]
+pub mod loggly;
+#[cfg(feature = "logzio")]
+pub mod logzio;
+#[cfg(feature = "loki")]
+pub mod loki;
+#[cfg(feature = "opensearch")]
+pub mod opensearch;
 #[cfg(any(feature = "elasticsearch", feature = "_fuzzing", feature = "_http"))]
 mod retry_after;
+#[cfg(feature = "opensearch")]
+mod sigv4;
 
 use logship_core::Registry;
 
@@ -40,6 +53,14 @@ pub fn register(registry: &mut Registry) {
     file::register(registry);
     #[cfg(feature = "http")]
     http::register(registry);
+    #[cfg(feature = "loggly")]
+    loggly::register(registry);
+    #[cfg(feature = "logzio")]
+    logzio::register(registry);
+    #[cfg(feature = "loki")]
+    loki::register(registry);
+    #[cfg(feature = "opensearch")]
+    opensearch::register(registry);
     // Without any exporter there is nothing to add to it.
     let _ = registry;
 }

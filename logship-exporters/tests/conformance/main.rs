@@ -10,9 +10,24 @@ mod elasticsearch;
 mod file;
 #[cfg(feature = "http")]
 mod http;
+#[cfg(feature = "loggly")]
+mod loggly;
+#[cfg(feature = "logzio")]
+mod logzio;
+#[cfg(feature = "loki")]
+mod loki;
+#[cfg(feature = "opensearch")]
+mod opensearch;
 
 /// An address that was free a moment ago and that nobody listens on.
-#[cfg(any(feature = "elasticsearch", feature = "http"))]
+#[cfg(any(
+    feature = "elasticsearch",
+    feature = "http",
+    feature = "loggly",
+    feature = "logzio",
+    feature = "loki",
+    feature = "opensearch"
+))]
 async fn nowhere() -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     format!("http://{}", listener.local_addr().unwrap())

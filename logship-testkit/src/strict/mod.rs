@@ -5,6 +5,13 @@
 
 pub mod elasticsearch;
 mod faults;
+mod intake;
+pub mod loggly;
+pub mod logzio;
+pub mod loki;
+pub mod opensearch;
 mod server;
+mod wire;
 
 pub use faults::{Fault, Items, SeenRequest};
+pub use intake::StandIn;

@@ -1,21 +1,33 @@
 //! How requests come in, and how answers go out or fail to.
 
-use std::io::Read;
 use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, Response, header};
-use bytes::{Bytes, BytesMut};
-use futures::StreamExt;
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, Method, Response, header};
+use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::super::faults::{Fault, Items, SeenRequest};
 use super::super::server::Line;
+use super::super::wire::{parse_query, proxy_page, read_up_to, truncated, unpack};
 use super::answer::{Refusal, answer, json_answer};
 use super::store::{Verdict, refused_item};
 use super::{Node, bulk};
+
+/// What another product that speaks the same API does otherwise.
+pub(in crate::strict) trait Dialect: std::fmt::Debug + Send + Sync {
+    /// Turns away who is not let in, and what is not known.
+    fn admit(&self, head: &Parts, wire: &[u8]) -> Result<(), Box<Response<Body>>>;
+
+    /// What is said of a body that is too large.
+    fn too_large(&self, bytes_max: usize) -> Response<Body>;
+
+    /// What it says about itself, if it does.
+    fn banner(&self) -> Option<Value>;
+}
 
 /// What is left of a request when its body has been read.
 struct Call {
@@ -78,7 +90,7 @@ pub(super) async fn handle(
         line.cut();
         return Response::default();
     }
-    let response = match read(&node, &parts.headers, &path, body, seen).await {
+    let mut response = match read(&node, &parts, body, seen).await {
         Err(response) => *response,
         Ok(body) => {
             let query = parse_query(parts.uri.query().unwrap_or_default());
@@ -86,21 +98,20 @@ pub(super) async fn handle(
             answer_with_fault(&node, &line, &call, fault, released).await
         }
     };
-    node.state().requests[seen].status = Some(response.status().as_u16());
+    let mut state = node.state();
+    if state.dialect.is_some() {
+        response.headers_mut().remove("x-elastic-product");
+    }
+    state.requests[seen].status = Some(response.status().as_u16());
     response
 }
 
 /// Reads and unpacks a body, if who sends it is let in and it has a form Elasticsearch reads.
-async fn read(
-    node: &Node,
-    headers: &HeaderMap,
-    path: &str,
-    body: Body,
-    seen: usize,
-) -> Result<Bytes, Box<Response<Body>>> {
-    let (expected, bytes_max) = {
+async fn read(node: &Node, parts: &Parts, body: Body, seen: usize) -> Result<Bytes, Box<Response<Body>>> {
+    let (headers, path) = (&parts.headers, parts.uri.path());
+    let (expected, bytes_max, dialect) = {
         let state = node.state();
-        (state.credentials.expected(), state.content_bytes_max)
+        (state.credentials.expected(), state.content_bytes_max, state.dialect.clone())
     };
     let wire = read_up_to(body, bytes_max).await;
     let header = |name: header::HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
@@ -108,8 +119,16 @@ async fn read(
         check_credentials(&expected, header(header::AUTHORIZATION), path)?;
     }
     // The real one has no body in this answer either.
-    let too_large = || Box::new(answer(413, "text/plain; charset=UTF-8", Body::empty()));
+    let too_large = || {
+        Box::new(match &dialect {
+            Some(dialect) => dialect.too_large(bytes_max),
+            None => answer(413, "text/plain; charset=UTF-8", Body::empty()),
+        })
+    };
     let wire = wire.ok_or_else(too_large)?;
+    if let Some(dialect) = &dialect {
+        dialect.admit(parts, &wire)?;
+    }
     node.state().requests[seen].wire_bytes = wire.len();
     if wire.is_empty() {
         return Ok(wire);
@@ -133,26 +152,6 @@ async fn read(
     };
     node.state().requests[seen].body_bytes = body.len();
     Ok(body)
-}
-
-/// A body, or `None` if it is larger. It is read to its end in either case: whoever sends it is to see the answer.
-async fn read_up_to(body: Body, bytes_max: usize) -> Option<Bytes> {
-    let mut parts = body.into_data_stream();
-    let mut bytes = BytesMut::new();
-    let mut is_too_large = false;
-    while let Some(Ok(part)) = parts.next().await {
-        is_too_large |= bytes.len() + part.len() > bytes_max;
-        if !is_too_large {
-            bytes.extend_from_slice(&part);
-        }
-    }
-    (!is_too_large).then(|| bytes.freeze())
-}
-
-fn unpack(wire: &[u8], bytes_max: usize) -> std::io::Result<Option<Bytes>> {
-    let mut body = Vec::new();
-    flate2::read::MultiGzDecoder::new(wire).take(bytes_max as u64 + 1).read_to_end(&mut body)?;
-    Ok((body.len() <= bytes_max).then(|| body.into()))
 }
 
 fn check_credentials(expected: &str, given: Option<&str>, path: &str) -> Result<(), Box<Response<Body>>> {
@@ -202,12 +201,7 @@ async fn answer_with_fault(
             }
             response
         }
-        Some(Fault::ProxyPage(status)) => {
-            let page = format!("<html>\r\n<head><title>{status}</title></head>\r\n<body>nginx</body>\r\n</html>\r\n");
-            let mut response = answer(status, "text/html", page);
-            response.headers_mut().remove("x-elastic-product");
-            response
-        }
+        Some(Fault::ProxyPage(status)) => proxy_page(status),
         Some(Fault::LoseAnswer) => {
             let response = route(node, call, None);
             line.cut();
@@ -222,7 +216,8 @@ async fn answer_with_fault(
             tokio::time::sleep(time).await;
             route(node, call, None)
         }
-        Some(Fault::DropUnread) => Response::default(),
+        // The other faults are not this destination's.
+        Some(_) => Response::default(),
     }
 }
 
@@ -242,22 +237,12 @@ fn refuse(refusal: &Refusal) -> Response<Body> {
     json_answer(refusal.status, &refusal.body(), None)
 }
 
-/// The answer with its full length in the header and half of its body.
-async fn truncated(response: Response<Body>) -> Response<Body> {
-    let (mut parts, body) = response.into_parts();
-    let whole = read_up_to(body, usize::MAX).await.unwrap_or_default();
-    parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(whole.len()));
-    let half = whole.slice(..whole.len() / 2);
-    let cut_off = Err(std::io::Error::from(std::io::ErrorKind::ConnectionAborted));
-    Response::from_parts(parts, Body::from_stream(futures::stream::iter([Ok(half), cut_off])))
-}
-
 /// What each address does.
 fn route(node: &Node, call: &Call, busy: Option<&Items>) -> Response<Body> {
     let segments: Vec<&str> = call.path.split('/').filter(|segment| !segment.is_empty()).collect();
     let acknowledged = |()| (200, json!({"acknowledged": true}));
     let allowed: &str = match (call.method.as_str(), segments.as_slice()) {
-        ("GET" | "HEAD", []) => return call.answer(Ok((200, banner()))),
+        ("GET" | "HEAD", []) => return call.answer(about(node)),
         ("POST" | "PUT", ["_bulk"]) => return call.answer(bulk(node, call, None, busy)),
         ("POST" | "PUT", [index, "_bulk"]) => return call.answer(bulk(node, call, Some(index), busy)),
         ("GET", ["_cluster", "health"]) => return call.answer(Ok((200, health()))),
@@ -313,7 +298,10 @@ fn bulk(node: &Node, call: &Call, index: Option<&str>, busy: Option<&Items>) -> 
             items.push(refused_item(operation, operation.id.as_deref().unwrap_or_default(), &refusal));
             continue;
         }
-        let (item, verdict) = state.store.apply(operation, stream_only);
+        let (mut item, verdict) = state.store.apply(operation, stream_only);
+        if state.dialect.is_some() {
+            older_name(&mut item, operation.action.name());
+        }
         stored += usize::from(matches!(verdict, Verdict::Stored));
         duplicates += usize::from(matches!(verdict, Verdict::Duplicate));
         items.push(item);
@@ -324,6 +312,15 @@ fn bulk(node: &Node, call: &Call, index: Option<&str>, busy: Option<&Items>) -> 
         |item: &Value| item.as_object().is_some_and(|item| item.values().any(|item| item.get("error").is_some()));
     let errors = items.iter().any(has_error);
     Ok((200, json!({"took": 1, "errors": errors, "items": items})))
+}
+
+/// Elasticsearch 8.8 gave an error a new name, OpenSearch did not.
+fn older_name(item: &mut Value, action: &str) {
+    if let Some(kind) = item.pointer_mut(&format!("/{action}/error/type"))
+        && kind == "document_parsing_exception"
+    {
+        *kind = "mapper_parsing_exception".into();
+    }
 }
 
 fn count(node: &Node, index: &str) -> Result<(u16, Value), Refusal> {
@@ -364,6 +361,16 @@ fn shards() -> Value {
     json!({"total": 1, "successful": 1, "skipped": 0, "failed": 0})
 }
 
+/// What the root of the cluster says.
+fn about(node: &Node) -> Result<(u16, Value), Refusal> {
+    match &node.state().dialect {
+        None => Ok((200, banner())),
+        Some(dialect) => {
+            dialect.banner().map(|banner| (200, banner)).ok_or_else(|| Refusal::new(404, "exception", "not found"))
+        }
+    }
+}
+
 fn banner() -> Value {
     json!({
         "name": "strict", "cluster_name": "strict", "cluster_uuid": "strict",
@@ -377,32 +384,4 @@ fn banner() -> Value {
 
 fn health() -> Value {
     json!({"cluster_name": "strict", "status": "green", "timed_out": false, "number_of_nodes": 1})
-}
-
-fn parse_query(query: &str) -> Vec<(String, String)> {
-    let pairs = query.split('&').filter(|pair| !pair.is_empty());
-    pairs
-        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
-        .map(|(name, value)| (decoded(name), decoded(value)))
-        .collect()
-}
-
-/// A part of a query without its percent signs.
-fn decoded(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, behind)) = rest.split_first() {
-        let code = behind.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
-        match (first, code.and_then(|digits| u8::from_str_radix(digits, 16).ok())) {
-            (b'%', Some(byte)) => {
-                bytes.push(byte);
-                rest = &behind[2..];
-            }
-            _ => {
-                bytes.push(if *first == b'+' { b' ' } else { *first });
-                rest = behind;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
