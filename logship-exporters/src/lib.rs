@@ -5,6 +5,8 @@
 mod bulk;
 #[cfg(feature = "elasticsearch")]
 mod bulk_transport;
+#[cfg(feature = "_http")]
+mod connection;
 #[cfg(feature = "console")]
 pub mod console;
 #[cfg(feature = "_http")]
@@ -21,6 +23,8 @@ pub mod file;
 pub mod http;
 #[cfg(any(feature = "elasticsearch", feature = "_http"))]
 mod retry_after;
+#[cfg(feature = "_http")]
+mod tls;
 
 use logship_core::Registry;
 
