@@ -1,23 +1,42 @@
-//! Runs a stand-in as a server of its own: `strict elasticsearch 9200`.
+//! Runs a stand-in as a server of its own: `strict splunk 8088`.
 
 use std::io::{self, Write};
 
+use logship_testkit::strict::datadog::StrictDatadog;
 use logship_testkit::strict::elasticsearch::StrictElasticsearch;
+use logship_testkit::strict::newrelic::StrictNewRelic;
+use logship_testkit::strict::splunk::StrictSplunk;
+
+/// What there is, and the port of each unless another is given.
+const DESTINATIONS: [(&str, u16); 4] =
+    [("datadog", 8282), ("elasticsearch", 9200), ("newrelic", 8283), ("splunk", 8088)];
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> io::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let port = match arguments.as_slice() {
-        ["elasticsearch"] => Some(9200),
-        ["elasticsearch", port] => port.parse().ok(),
-        _ => None,
+    let usual_port = |name: &str| DESTINATIONS.iter().find(|(known, _)| *known == name).map(|(_, port)| *port);
+    let (name, port) = match arguments.as_slice() {
+        [name] => (*name, usual_port(name)),
+        [name, port] => (*name, port.parse().ok()),
+        _ => ("", None),
     };
-    let Some(port) = port else {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "usage: strict elasticsearch [PORT]"));
+    let usage = || {
+        let names = DESTINATIONS.map(|(name, _)| name).join("|");
+        io::Error::new(io::ErrorKind::InvalidInput, format!("usage: strict {names} [PORT]"))
     };
-    let elasticsearch = StrictElasticsearch::start_on(port).await?;
-    writeln!(io::stdout(), "elasticsearch at {}", elasticsearch.url())?;
-    // Until the process is killed.
+    let port = port.ok_or_else(usage)?;
+    match name {
+        "datadog" => serve(name, StrictDatadog::start_on(port).await?, |server| server.url()).await,
+        "elasticsearch" => serve(name, StrictElasticsearch::start_on(port).await?, |server| server.url()).await,
+        "newrelic" => serve(name, StrictNewRelic::start_on(port).await?, |server| server.url()).await,
+        "splunk" => serve(name, StrictSplunk::start_on(port).await?, |server| server.url()).await,
+        _ => Err(usage()),
+    }
+}
+
+/// Says where it is, and goes on until the process is killed.
+async fn serve<S>(name: &str, server: S, url: impl Fn(&S) -> String) -> io::Result<()> {
+    writeln!(io::stdout(), "{name} at {}", url(&server))?;
     std::future::pending().await
 }

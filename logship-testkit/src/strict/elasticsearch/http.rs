@@ -1,18 +1,17 @@
 //! How requests come in, and how answers go out or fail to.
 
-use std::io::Read;
 use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, Response, header};
-use bytes::{Bytes, BytesMut};
-use futures::StreamExt;
+use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::super::faults::{Fault, Items, SeenRequest};
 use super::super::server::Line;
+use super::super::wire::{parse_query, proxy_page, read_up_to, truncated, unpack};
 use super::answer::{Refusal, answer, json_answer};
 use super::store::{Verdict, refused_item};
 use super::{Node, bulk};
@@ -135,26 +134,6 @@ async fn read(
     Ok(body)
 }
 
-/// A body, or `None` if it is larger. It is read to its end in either case: whoever sends it is to see the answer.
-async fn read_up_to(body: Body, bytes_max: usize) -> Option<Bytes> {
-    let mut parts = body.into_data_stream();
-    let mut bytes = BytesMut::new();
-    let mut is_too_large = false;
-    while let Some(Ok(part)) = parts.next().await {
-        is_too_large |= bytes.len() + part.len() > bytes_max;
-        if !is_too_large {
-            bytes.extend_from_slice(&part);
-        }
-    }
-    (!is_too_large).then(|| bytes.freeze())
-}
-
-fn unpack(wire: &[u8], bytes_max: usize) -> std::io::Result<Option<Bytes>> {
-    let mut body = Vec::new();
-    flate2::read::MultiGzDecoder::new(wire).take(bytes_max as u64 + 1).read_to_end(&mut body)?;
-    Ok((body.len() <= bytes_max).then(|| body.into()))
-}
-
 fn check_credentials(expected: &str, given: Option<&str>, path: &str) -> Result<(), Box<Response<Body>>> {
     let reason = match given {
         Some(given) if given == expected => return Ok(()),
@@ -202,12 +181,7 @@ async fn answer_with_fault(
             }
             response
         }
-        Some(Fault::ProxyPage(status)) => {
-            let page = format!("<html>\r\n<head><title>{status}</title></head>\r\n<body>nginx</body>\r\n</html>\r\n");
-            let mut response = answer(status, "text/html", page);
-            response.headers_mut().remove("x-elastic-product");
-            response
-        }
+        Some(Fault::ProxyPage(status)) => proxy_page(status),
         Some(Fault::LoseAnswer) => {
             let response = route(node, call, None);
             line.cut();
@@ -222,7 +196,8 @@ async fn answer_with_fault(
             tokio::time::sleep(time).await;
             route(node, call, None)
         }
-        Some(Fault::DropUnread) => Response::default(),
+        // The other faults are not this destination's.
+        Some(_) => Response::default(),
     }
 }
 
@@ -240,16 +215,6 @@ fn failure(status: u16) -> Refusal {
 
 fn refuse(refusal: &Refusal) -> Response<Body> {
     json_answer(refusal.status, &refusal.body(), None)
-}
-
-/// The answer with its full length in the header and half of its body.
-async fn truncated(response: Response<Body>) -> Response<Body> {
-    let (mut parts, body) = response.into_parts();
-    let whole = read_up_to(body, usize::MAX).await.unwrap_or_default();
-    parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(whole.len()));
-    let half = whole.slice(..whole.len() / 2);
-    let cut_off = Err(std::io::Error::from(std::io::ErrorKind::ConnectionAborted));
-    Response::from_parts(parts, Body::from_stream(futures::stream::iter([Ok(half), cut_off])))
 }
 
 /// What each address does.
@@ -377,32 +342,4 @@ fn banner() -> Value {
 
 fn health() -> Value {
     json!({"cluster_name": "strict", "status": "green", "timed_out": false, "number_of_nodes": 1})
-}
-
-fn parse_query(query: &str) -> Vec<(String, String)> {
-    let pairs = query.split('&').filter(|pair| !pair.is_empty());
-    pairs
-        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
-        .map(|(name, value)| (decoded(name), decoded(value)))
-        .collect()
-}
-
-/// A part of a query without its percent signs.
-fn decoded(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, behind)) = rest.split_first() {
-        let code = behind.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
-        match (first, code.and_then(|digits| u8::from_str_radix(digits, 16).ok())) {
-            (b'%', Some(byte)) => {
-                bytes.push(byte);
-                rest = &behind[2..];
-            }
-            _ => {
-                bytes.push(if *first == b'+' { b' ' } else { *first });
-                rest = behind;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
