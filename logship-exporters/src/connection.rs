@@ -12,7 +12,7 @@ use reqwest::header::{
 use reqwest::{Client, Proxy};
 use serde::Deserialize;
 
-use crate::delivery::{parse_url, secret_value};
+use crate::delivery::{parse_url_in, secret_value};
 use crate::tls;
 
 /// How long connecting may take, name lookup and TLS included. How long a request may take is the engine's business.
@@ -108,7 +108,8 @@ impl Connection {
         })
     }
 
-    fn headers(&self, context: &BuildContext) -> Result<HeaderMap, Error> {
+    /// The headers of every request, as they are now.
+    pub(crate) fn headers(&self, context: &BuildContext) -> Result<HeaderMap, Error> {
         let mut headers = HeaderMap::new();
         for (name, value) in &self.headers {
             let field = format!("connection.headers.{name}");
@@ -144,7 +145,7 @@ impl Stamp {
 
 fn proxy_of(text: &str) -> Result<Proxy, Error> {
     const FIELD: &str = "connection.proxy";
-    let (url, auth) = parse_url(FIELD, text)?;
+    let (url, auth) = parse_url_in(FIELD, text)?;
     let wrong =
         |error: reqwest::Error| Error::config(FIELD, "not the address of a proxy").with_source(error.without_url());
     let proxy = Proxy::all(url).map_err(wrong)?;

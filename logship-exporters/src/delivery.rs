@@ -12,6 +12,7 @@ use reqwest::header::{HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
 use reqwest::{Request, Url};
 use tokio::time::Instant;
 
+use crate::conceal::Concealed;
 use crate::connection::Stamp;
 pub use crate::connection::{Connection, TlsVersion};
 use crate::retry_after::retry_after;
@@ -34,6 +35,8 @@ pub(crate) struct Delivery {
 struct Shared {
     connection: Connection,
     context: BuildContext,
+    /// What no answer may repeat, whatever is asked.
+    concealed: Concealed,
     current: Mutex<Current>,
 }
 
@@ -76,7 +79,9 @@ impl Delivery {
         let stamps = connection.stamps();
         let client = connection.client(operation, context)?;
         let current = Mutex::new(Current { client, stamps, look_at: Instant::now() + LOOK_EVERY });
-        let shared = Shared { connection: connection.clone(), context: context.clone(), current };
+        let mut concealed = Concealed::default();
+        connection.headers(context)?.values().for_each(|value| concealed.add(value.as_bytes()));
+        let shared = Shared { connection: connection.clone(), context: context.clone(), concealed, current };
         Ok(Delivery { operation, answer_bytes_max: connection.answer_bytes_max, shared: Arc::new(shared) })
     }
 
@@ -113,6 +118,7 @@ impl Delivery {
     /// Sends a request and reads its answer, whatever the status. An error means that there was no whole answer.
     pub(crate) async fn send(&self, request: Request) -> Result<Answer, Error> {
         let host = host_of(request.url());
+        let concealed = concealed(&request, self.shared.concealed.clone());
         let fail = |error: reqwest::Error| self.no_answer(&host, error);
         let mut response = self.client().execute(request).await.map_err(fail)?;
         let mut body = BytesMut::new();
@@ -127,7 +133,7 @@ impl Delivery {
         }
         let status = response.status().as_u16();
         let headers = std::mem::take(response.headers_mut());
-        Ok(Answer { host, status, headers, body: body.freeze(), is_cut })
+        Ok(Answer { host, status, headers, body: concealed.hide(body.freeze()), is_cut })
     }
 
     /// What it means that a request failed before its answer was whole.
@@ -184,6 +190,19 @@ impl fmt::Debug for Delivery {
     }
 }
 
+/// What an answer may not repeat of a request: its secret headers, and what stands behind the host in its address.
+fn concealed(request: &Request, mut concealed: Concealed) -> Concealed {
+    for value in request.headers().values().filter(|value| value.is_sensitive()) {
+        concealed.add(value.as_bytes());
+    }
+    let url = request.url();
+    concealed.add(url.path().as_bytes());
+    url.path_segments().into_iter().flatten().for_each(|segment| concealed.add(segment.as_bytes()));
+    url.query_pairs().for_each(|(_, value)| concealed.add(value.as_bytes()));
+    concealed.add(url.query().unwrap_or_default().as_bytes());
+    concealed
+}
+
 /// What a status means where a destination has no rules of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Meaning {
@@ -232,7 +251,13 @@ pub(crate) fn host_of(url: &Url) -> String {
 }
 
 /// The address without user and password, and these as a header. Errors do not show the address.
-pub(crate) fn parse_url(field: &str, text: &str) -> Result<(Url, Option<HeaderValue>), Error> {
+#[allow(dead_code, reason = "not every exporter has an address in a field of this name alone")]
+pub(crate) fn parse_url(text: &str) -> Result<(Url, Option<HeaderValue>), Error> {
+    parse_url_in("url", text)
+}
+
+/// The same, for the address in this field.
+pub(crate) fn parse_url_in(field: &str, text: &str) -> Result<(Url, Option<HeaderValue>), Error> {
     let wrong = |why: &str| Error::config(field, why);
     let mut url = Url::parse(text).map_err(|error| wrong(&error.to_string()))?;
     if !matches!(url.scheme(), "http" | "https") {
@@ -344,7 +369,7 @@ mod tests {
         #[test]
         fn an_address_keeps_its_user_out_of_sight(user in "[a-z%@ /]{1,8}", password in "[a-z%@ /:+&=]{1,8}") {
             let encode = |text: &str| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
-            let (url, auth) = parse_url("url", &format!("http://{}:{}@host/in", encode(&user), encode(&password))).unwrap();
+            let (url, auth) = parse_url(&format!("http://{}:{}@host/in", encode(&user), encode(&password))).unwrap();
             prop_assert_eq!(url.as_str(), "http://host/in");
             let expected = format!("Basic {}", BASE64.encode(format!("{user}:{password}")));
             prop_assert_eq!(auth.unwrap().to_str().unwrap().to_owned(), expected);

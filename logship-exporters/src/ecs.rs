@@ -1,5 +1,8 @@
 //! Records as documents in the Elastic Common Schema (<https://www.elastic.co/docs/reference/ecs>).
 
+use std::collections::HashSet;
+use std::hash::{Hash, Hasher};
+
 use logship_core::{LogRecord, Severity, Text, Timestamp, Unencodable, Value};
 
 use crate::encode::json::{self, string};
@@ -52,13 +55,11 @@ fn field_of(name: &str, value: &Value) -> Option<usize> {
 pub(crate) fn document(record: &LogRecord, id: &str, out: &mut Vec<u8>) -> Result<(), Unencodable> {
     let attributes = || record.attributes.iter().chain(&record.resource.attributes);
     let mut taken: [Option<&Value>; FIELDS.len()] = [None; FIELDS.len()];
-    let mut labels: Vec<&(Text, Value)> = Vec::with_capacity(record.attributes.len());
+    let mut labels = Labels { list: Vec::with_capacity(record.attributes.len()), known: HashSet::new() };
     for attribute in attributes().filter(|(_, value)| *value != Value::Null) {
         let (name, value) = attribute;
         match field_of(name, value) {
             Some(field) => drop(taken[field].get_or_insert(value)),
-            // Elasticsearch refuses a document that names a field twice; the first value stays.
-            None if labels.iter().any(|(known, _)| is_same_label(known, name)) => {}
             None => labels.push(attribute),
         }
     }
@@ -102,7 +103,7 @@ pub(crate) fn document(record: &LogRecord, id: &str, out: &mut Vec<u8>) -> Resul
     });
     root.hex("trace", record.trace_id.as_ref().map(<[u8; 16]>::as_slice));
     root.hex("span", record.span_id.as_ref().map(<[u8; 8]>::as_slice));
-    root.object("labels", |object| labels.iter().for_each(|(name, value)| object.label(name, value)));
+    root.object("labels", |object| labels.list.iter().for_each(|(name, value)| object.label(name, value)));
     let fault = root.fault.take();
     root.close();
     fault.map_or(Ok(()), Err)
@@ -126,8 +127,48 @@ fn label_bytes(name: &str) -> impl Iterator<Item = u8> {
     name.bytes().map(|byte| if byte == b'.' { b'_' } else { byte })
 }
 
-fn is_same_label(a: &str, b: &str) -> bool {
-    a.len() == b.len() && label_bytes(a).eq(label_bytes(b))
+/// Up to how many labels are compared one by one.
+const LABELS_FEW: usize = 64;
+
+/// Attributes that become labels. Elasticsearch refuses a document that names a field twice; the first value stays.
+struct Labels<'a> {
+    list: Vec<&'a (Text, Value)>,
+    /// The names in the list, once there are many.
+    known: HashSet<Label<'a>>,
+}
+
+impl<'a> Labels<'a> {
+    fn push(&mut self, attribute: &'a (Text, Value)) {
+        let name = Label(&attribute.0);
+        // A few names are compared faster than hashed; with many, each against each would take for ever.
+        let is_new = if self.list.len() < LABELS_FEW {
+            self.list.iter().all(|(known, _)| Label(known) != name)
+        } else {
+            if self.known.is_empty() {
+                self.known.extend(self.list.iter().map(|(known, _)| Label(known)));
+            }
+            self.known.insert(name)
+        };
+        if is_new {
+            self.list.push(attribute);
+        }
+    }
+}
+
+/// The name of an attribute, which is the same as another if their labels have the same name.
+#[derive(Eq)]
+struct Label<'a>(&'a str);
+
+impl PartialEq for Label<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.len() == other.0.len() && label_bytes(self.0).eq(label_bytes(other.0))
+    }
+}
+
+impl Hash for Label<'_> {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        label_bytes(self.0).for_each(|byte| hasher.write_u8(byte));
+    }
 }
 
 /// A JSON object that is being written.

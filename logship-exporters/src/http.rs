@@ -190,7 +190,7 @@ impl Http {
         if let Some(status) = config.success.iter().flatten().find(|status| !(200..300).contains(*status)) {
             return Err(Error::config("success", format!("{status} is not a status from 200 to 299")));
         }
-        let (url, url_auth) = parse_url("url", context.secret("url", &config.url)?.expose())?;
+        let (url, url_auth) = parse_url(context.secret("url", &config.url)?.expose())?;
         let headers = headers(&config, url_auth.as_ref(), &context)?;
         let delivery = Delivery::with_context("http export", &config.connection, &context)?;
         let encoding = Arc::new(Records::new(config.format == HttpFormat::JsonArray, config.compression));

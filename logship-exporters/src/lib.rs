@@ -1,28 +1,42 @@
 //! The exporters of [logship](https://docs.rs/logship), one module a destination, each behind a Cargo feature of its
 //! name.
 
-#[cfg(feature = "elasticsearch")]
+#[cfg(any(feature = "elasticsearch", feature = "_fuzzing"))]
+#[cfg_attr(not(feature = "elasticsearch"), allow(dead_code, reason = "fuzzing uses a part of it"))]
 mod bulk;
 #[cfg(feature = "elasticsearch")]
 mod bulk_transport;
+#[cfg(any(feature = "elasticsearch", feature = "_http"))]
+mod conceal;
 #[cfg(feature = "_http")]
 mod connection;
 #[cfg(feature = "console")]
 pub mod console;
+#[cfg(any(feature = "datadog", feature = "newrelic", feature = "splunk"))]
+mod credential;
+#[cfg(feature = "datadog")]
+pub mod datadog;
 #[cfg(feature = "_http")]
 mod delivery;
-#[cfg(feature = "elasticsearch")]
+#[cfg(any(feature = "elasticsearch", feature = "_fuzzing"))]
 mod ecs;
 #[cfg(feature = "elasticsearch")]
 pub mod elasticsearch;
-#[cfg(any(feature = "console", feature = "elasticsearch", feature = "file", feature = "_http"))]
+#[cfg(any(feature = "console", feature = "elasticsearch", feature = "file", feature = "_fuzzing", feature = "_http"))]
 pub mod encode;
 #[cfg(feature = "file")]
 pub mod file;
+#[cfg(feature = "_fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(feature = "http")]
 pub mod http;
-#[cfg(any(feature = "elasticsearch", feature = "_http"))]
+#[cfg(feature = "newrelic")]
+pub mod newrelic;
+#[cfg(any(feature = "elasticsearch", feature = "_fuzzing", feature = "_http"))]
 mod retry_after;
+#[cfg(feature = "splunk")]
+pub mod splunk;
 #[cfg(feature = "_http")]
 mod tls;
 
@@ -32,12 +46,18 @@ use logship_core::Registry;
 pub fn register(registry: &mut Registry) {
     #[cfg(feature = "console")]
     console::register(registry);
+    #[cfg(feature = "datadog")]
+    datadog::register(registry);
     #[cfg(feature = "elasticsearch")]
     elasticsearch::register(registry);
     #[cfg(feature = "file")]
     file::register(registry);
     #[cfg(feature = "http")]
     http::register(registry);
+    #[cfg(feature = "newrelic")]
+    newrelic::register(registry);
+    #[cfg(feature = "splunk")]
+    splunk::register(registry);
     // Without any exporter there is nothing to add to it.
     let _ = registry;
 }

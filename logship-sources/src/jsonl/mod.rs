@@ -141,6 +141,12 @@ impl JsonlSource {
     }
 }
 
+/// The record of a line alone.
+#[cfg(feature = "_fuzzing")]
+pub(crate) fn record_of_line(line: &Text, id: RecordId) -> LogRecord {
+    Parser::new(&JsonlFields::default()).record(line, id)
+}
+
 /// Whole lines of a file.
 struct Lines {
     /// Where they begin in the file.
