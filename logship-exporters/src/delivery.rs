@@ -7,9 +7,9 @@ use std::time::{Duration, SystemTime};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::{Bytes, BytesMut};
-use logship_core::{Advice, BuildContext, Certainty, Error, ErrorKind};
-use reqwest::header::{HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
-use reqwest::{Request, Url};
+use logship_core::{Advice, Body, BuildContext, Certainty, Compression, Error, ErrorKind};
+use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
+use reqwest::{Method, Request, Url};
 use tokio::time::Instant;
 
 use crate::conceal::Concealed;
@@ -58,6 +58,7 @@ pub(crate) struct Answer {
     /// The body, or its beginning.
     pub(crate) body: Bytes,
     /// Whether there was more of the body than is read.
+    #[allow(dead_code, reason = "of some destinations the status says everything")]
     pub(crate) is_cut: bool,
 }
 
@@ -176,6 +177,7 @@ impl Delivery {
     }
 
     /// An answer that says success and cannot be understood: the records may be there.
+    #[allow(dead_code, reason = "of some destinations the status says everything")]
     pub(crate) fn unintelligible(&self, answer: &Answer, message: &str) -> Error {
         Error::new(ErrorKind::Protocol, self.operation, message)
             .certainty_is(Certainty::Unknown)
@@ -272,6 +274,40 @@ pub(crate) fn parse_url_in(field: &str, text: &str) -> Result<(Url, Option<Heade
     let cleared = url.set_username("").and_then(|()| url.set_password(None));
     cleared.map_err(|()| wrong("cannot hold a user"))?;
     Ok((url, Some(auth)))
+}
+
+/// The address in this field, with `path` added where it has none. A user in it is refused: keys have fields of their
+/// own.
+#[allow(dead_code, reason = "for destinations whose path is known")]
+pub(crate) fn endpoint(field: &str, text: &str, path: &str) -> Result<Url, Error> {
+    let (mut url, auth) = parse_url_in(field, text)?;
+    if auth.is_some() {
+        return Err(Error::config(field, "holds a user: the credentials have a field of their own"));
+    }
+    if url.path() == "/" {
+        url.set_path(path);
+    }
+    Ok(url)
+}
+
+/// A request that carries a body.
+#[allow(dead_code, reason = "for destinations that only take this")]
+pub(crate) fn post(url: &Url, content_type: &'static str, body: &Body) -> Request {
+    let mut request = Request::new(Method::POST, url.clone());
+    let headers = request.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    if let Some(packing) = body.compression.content_encoding() {
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static(packing));
+    }
+    *request.body_mut() = Some(body.bytes.clone().into());
+    request
+}
+
+/// A body that is not packed.
+#[allow(dead_code, reason = "for destinations that are asked something")]
+pub(crate) fn plain(bytes: impl Into<Bytes>) -> Body {
+    let bytes = bytes.into();
+    Body { unpacked_len: bytes.len(), bytes, compression: Compression::None }
 }
 
 /// A header's value that is not shown.

@@ -14,11 +14,11 @@ pub(crate) mod object;
 mod records;
 #[cfg(feature = "file")]
 mod rows;
-
 #[cfg(feature = "splunk")]
 pub(crate) mod splunk;
 
-#[cfg(any(feature = "http", feature = "splunk"))]
+#[cfg(feature = "_http")]
+#[allow(unused_imports, reason = "each exporter uses its part")]
 pub(crate) use self::records::Records;
 #[cfg(feature = "file")]
 pub use self::rows::{Format, Rows};
