@@ -15,6 +15,7 @@ use logship_core::{
 use reqwest::header::{COOKIE, HeaderName, HeaderValue, SET_COOKIE};
 use reqwest::{Method, Request, Url};
 use serde::Deserialize;
+use tokio::time::Instant;
 
 use self::answer::Verdict;
 use crate::credential::Credential;
@@ -279,11 +280,10 @@ impl Splunk {
         if let Some(cookies) = cookies(answer) {
             request.headers_mut().insert(COOKIE, cookies);
         }
-        let mut ticks = tokio::time::interval(Duration::from_millis(self.config.acknowledge_poll_ms));
+        let period = Duration::from_millis(self.config.acknowledge_poll_ms);
+        let mut ticks = tokio::time::interval_at(Instant::now() + period, period);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            // The first comes at once.
-            ticks.tick().await;
             let Some(question) = request.try_clone() else {
                 return Err(Error::new(ErrorKind::Unexpected, "splunk acknowledgement", "the question cannot be made"));
             };
@@ -291,6 +291,7 @@ impl Splunk {
             if answer::is_indexed(&self.delivery, &answer, ack)? {
                 return Ok(());
             }
+            ticks.tick().await;
         }
     }
 }

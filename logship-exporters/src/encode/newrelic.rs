@@ -264,7 +264,11 @@ mod tests {
 
     #[test]
     fn a_value_that_would_be_cut_off_has_no_form() {
-        let message = |len: usize| LogRecord { body: "x".repeat(len).into(), ..record() };
+        let message = |len: usize| {
+            let mut record = record();
+            record.body = "x".repeat(len).into();
+            record
+        };
         let is_written = |record: &LogRecord| encoding().record(record, &mut Vec::new()).is_ok();
         assert!(is_written(&message(VALUE_BYTES_MAX - 2)));
         assert!(!is_written(&message(VALUE_BYTES_MAX - 1)));

@@ -4,15 +4,23 @@
 
 #[cfg(feature = "console")]
 mod console;
+#[cfg(feature = "datadog")]
+mod datadog;
 #[cfg(feature = "elasticsearch")]
 mod elasticsearch;
 #[cfg(feature = "file")]
 mod file;
 #[cfg(feature = "http")]
 mod http;
+#[cfg(feature = "newrelic")]
+mod newrelic;
+#[cfg(feature = "splunk")]
+mod splunk;
+#[cfg(any(feature = "datadog", feature = "newrelic", feature = "splunk"))]
+mod stand;
 
 /// An address that was free a moment ago and that nobody listens on.
-#[cfg(any(feature = "elasticsearch", feature = "http"))]
+#[cfg(any(feature = "datadog", feature = "elasticsearch", feature = "http", feature = "newrelic", feature = "splunk"))]
 async fn nowhere() -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     format!("http://{}", listener.local_addr().unwrap())
