@@ -26,17 +26,17 @@ pub trait Encoding: fmt::Debug + Send + Sync {
     fn record(&self, record: &LogRecord, out: &mut Vec<u8>) -> Result<(), Unencodable>;
 
     /// What a body begins with.
-    fn begin(&self) -> &'static [u8] {
+    fn begin(&self) -> &[u8] {
         b""
     }
 
     /// What stands between two records.
-    fn separator(&self) -> &'static [u8] {
+    fn separator(&self) -> &[u8] {
         b""
     }
 
     /// What a body ends with.
-    fn end(&self) -> &'static [u8] {
+    fn end(&self) -> &[u8] {
         b""
     }
 

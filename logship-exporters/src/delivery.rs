@@ -1,57 +1,51 @@
 //! What all exporters over HTTP share: one client, one way to send, one reading of statuses.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use crate::conceal::Concealed;
-use crate::retry_after::retry_after;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::{Bytes, BytesMut};
-use logship_core::{Advice, Certainty, Error, ErrorKind};
-use reqwest::header::{HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
-use reqwest::{Request, Url};
-use rustls::ClientConfig;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{DigitallySignedStruct, SignatureScheme};
-use serde::Deserialize;
+use logship_core::{Advice, Body, BuildContext, Certainty, Compression, Error, ErrorKind};
+use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
+use reqwest::{Method, Request, Url};
+use tokio::time::Instant;
 
-/// How long connecting may take, name lookup and TLS included. How long a request may take is the engine's business.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How connections are made. Server certificates are checked against the system's roots.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-#[non_exhaustive]
-pub struct Connection {
-    /// A PEM file of further certificates to trust. Default: none.
-    pub ca_file: Option<PathBuf>,
-    /// Takes any certificate: whoever is in between can read and change everything. Default: false.
-    pub insecure_skip_verify: bool,
-    /// Goes through the proxy that the system's settings name (`HTTPS_PROXY` and the like). Default: true.
-    pub system_proxy: bool,
-    /// How many bytes of an answer are read. Default: 1 MiB.
-    pub answer_bytes_max: usize,
-}
+use crate::conceal::Concealed;
+use crate::connection::Stamp;
+pub use crate::connection::{Connection, TlsVersion};
+use crate::retry_after::retry_after;
+use crate::tls;
 
-impl Default for Connection {
-    fn default() -> Self {
-        Connection { ca_file: None, insecure_skip_verify: false, system_proxy: true, answer_bytes_max: 1024 * 1024 }
-    }
-}
+/// How often files of certificates are looked at. Whoever replaces one lets the old one be good for longer than that.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
 
 /// Sends requests over kept-alive connections. It never retries, follows no redirect and has no time limit beyond
 /// connecting; dropping a send closes its connection.
 #[derive(Clone)]
 pub(crate) struct Delivery {
-    client: reqwest::Client,
     /// What is being done, for errors.
     operation: &'static str,
     answer_bytes_max: usize,
+    shared: Arc<Shared>,
+}
+
+/// What a client is made of, to make it again.
+struct Shared {
+    connection: Connection,
+    context: BuildContext,
+    /// What no answer may repeat, whatever is asked.
+    concealed: Concealed,
+    current: Mutex<Current>,
+}
+
+struct Current {
+    client: reqwest::Client,
+    /// The files it was made of.
+    stamps: Vec<Stamp>,
+    /// When these are looked at again.
+    look_at: Instant,
 }
 
 /// What came back.
@@ -64,33 +58,70 @@ pub(crate) struct Answer {
     /// The body, or its beginning.
     pub(crate) body: Bytes,
     /// Whether there was more of the body than is read.
+    #[allow(dead_code, reason = "of some destinations the status says everything")]
     pub(crate) is_cut: bool,
 }
 
 impl Delivery {
-    /// Makes a client. Fails if `ca_file` cannot be read or the system has no roots.
+    /// Makes a client. Fails if a file cannot be read or the system has no roots. Secrets of the connection may not
+    /// need a provider; see [`with_context`](Delivery::with_context).
+    #[allow(dead_code, reason = "not every exporter has secrets to find")]
     pub(crate) fn new(operation: &'static str, connection: &Connection) -> Result<Self, Error> {
-        let mut client = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls(connection)?)
-            .user_agent(concat!("logship/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(CONNECT_TIMEOUT)
-            .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never());
-        if !connection.system_proxy {
-            client = client.no_proxy();
+        Self::with_context(operation, connection, &BuildContext::default())
+    }
+
+    /// Makes a client, with secrets of the connection from wherever the program keeps them.
+    pub(crate) fn with_context(
+        operation: &'static str,
+        connection: &Connection,
+        context: &BuildContext,
+    ) -> Result<Self, Error> {
+        // Before the files are read, so that what changes meanwhile is seen as changed.
+        let stamps = connection.stamps();
+        let client = connection.client(operation, context)?;
+        let current = Mutex::new(Current { client, stamps, look_at: Instant::now() + LOOK_EVERY });
+        let mut concealed = Concealed::default();
+        connection.headers(context)?.values().for_each(|value| concealed.add(value.as_bytes()));
+        let shared = Shared { connection: connection.clone(), context: context.clone(), concealed, current };
+        Ok(Delivery { operation, answer_bytes_max: connection.answer_bytes_max, shared: Arc::new(shared) })
+    }
+
+    /// The client; a new one if a file it was made of has changed.
+    fn client(&self) -> reqwest::Client {
+        let Shared { connection, context, .. } = &*self.shared;
+        let mut current = self.current();
+        if current.stamps.is_empty() || Instant::now() < current.look_at {
+            return current.client.clone();
         }
-        let client = client.build().map_err(|error| {
-            Error::new(ErrorKind::Config, operation, "cannot make an HTTP client").with_source(error.without_url())
-        })?;
-        Ok(Delivery { client, operation, answer_bytes_max: connection.answer_bytes_max })
+        current.look_at = Instant::now() + LOOK_EVERY;
+        let stamps = connection.stamps();
+        if stamps != current.stamps {
+            match connection.client(self.operation, context) {
+                Ok(client) => (current.client, current.stamps) = (client, stamps),
+                // Half of what is replaced together may not be there yet.
+                Err(error) => {
+                    tracing::warn!(%error, "certificates have changed and cannot be used: the last ones stay")
+                }
+            }
+        }
+        current.client.clone()
+    }
+
+    /// Looks at the files when the next request is sent.
+    fn look_soon(&self) {
+        self.current().look_at = Instant::now();
+    }
+
+    fn current(&self) -> MutexGuard<'_, Current> {
+        self.shared.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sends a request and reads its answer, whatever the status. An error means that there was no whole answer.
     pub(crate) async fn send(&self, request: Request) -> Result<Answer, Error> {
         let host = host_of(request.url());
-        let concealed = concealed(&request);
+        let concealed = concealed(&request, self.shared.concealed.clone());
         let fail = |error: reqwest::Error| self.no_answer(&host, error);
-        let mut response = self.client.execute(request).await.map_err(fail)?;
+        let mut response = self.client().execute(request).await.map_err(fail)?;
         let mut body = BytesMut::new();
         let mut is_cut = false;
         while let Some(part) = response.chunk().await.map_err(fail)? {
@@ -108,8 +139,16 @@ impl Delivery {
 
     /// What it means that a request failed before its answer was whole.
     fn no_answer(&self, host: &str, error: reqwest::Error) -> Error {
+        let tls = tls::fault(&error).map(tls::refuses_us);
+        if tls.is_some() {
+            self.look_soon();
+        }
         let (kind, certainty, message) = if error.is_builder() {
             (ErrorKind::Config, Certainty::NotDelivered, "the request cannot be made")
+        } else if tls.is_some() && error.is_connect() {
+            (ErrorKind::Unavailable, Certainty::NotDelivered, "cannot agree on TLS: check the fields of `connection`")
+        } else if tls == Some(true) {
+            (ErrorKind::Unavailable, Certainty::NotDelivered, "the server ends TLS: check our client certificate")
         } else if error.is_connect() {
             (ErrorKind::Unavailable, Certainty::NotDelivered, "cannot connect")
         } else {
@@ -138,6 +177,7 @@ impl Delivery {
     }
 
     /// An answer that says success and cannot be understood: the records may be there.
+    #[allow(dead_code, reason = "of some destinations the status says everything")]
     pub(crate) fn unintelligible(&self, answer: &Answer, message: &str) -> Error {
         Error::new(ErrorKind::Protocol, self.operation, message)
             .certainty_is(Certainty::Unknown)
@@ -153,8 +193,7 @@ impl fmt::Debug for Delivery {
 }
 
 /// What an answer may not repeat of a request: its secret headers, and what stands behind the host in its address.
-fn concealed(request: &Request) -> Concealed {
-    let mut concealed = Concealed::default();
+fn concealed(request: &Request, mut concealed: Concealed) -> Concealed {
     for value in request.headers().values().filter(|value| value.is_sensitive()) {
         concealed.add(value.as_bytes());
     }
@@ -214,8 +253,14 @@ pub(crate) fn host_of(url: &Url) -> String {
 }
 
 /// The address without user and password, and these as a header. Errors do not show the address.
+#[allow(dead_code, reason = "not every exporter has an address in a field of this name alone")]
 pub(crate) fn parse_url(text: &str) -> Result<(Url, Option<HeaderValue>), Error> {
-    let wrong = |why: &str| Error::config("url", why);
+    parse_url_in("url", text)
+}
+
+/// The same, for the address in this field.
+pub(crate) fn parse_url_in(field: &str, text: &str) -> Result<(Url, Option<HeaderValue>), Error> {
+    let wrong = |why: &str| Error::config(field, why);
     let mut url = Url::parse(text).map_err(|error| wrong(&error.to_string()))?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err(wrong("must begin with http:// or https://"));
@@ -225,10 +270,44 @@ pub(crate) fn parse_url(text: &str) -> Result<(Url, Option<HeaderValue>), Error>
         return Ok((url, None));
     }
     let (username, password) = (decoded(url.username()), decoded(url.password().unwrap_or_default()));
-    let auth = basic("url", &username, &password)?;
+    let auth = basic(field, &username, &password)?;
     let cleared = url.set_username("").and_then(|()| url.set_password(None));
     cleared.map_err(|()| wrong("cannot hold a user"))?;
     Ok((url, Some(auth)))
+}
+
+/// The address in this field, with `path` added where it has none. A user in it is refused: keys have fields of their
+/// own.
+#[allow(dead_code, reason = "for destinations whose path is known")]
+pub(crate) fn endpoint(field: &str, text: &str, path: &str) -> Result<Url, Error> {
+    let (mut url, auth) = parse_url_in(field, text)?;
+    if auth.is_some() {
+        return Err(Error::config(field, "holds a user: the credentials have a field of their own"));
+    }
+    if url.path() == "/" {
+        url.set_path(path);
+    }
+    Ok(url)
+}
+
+/// A request that carries a body.
+#[allow(dead_code, reason = "for destinations that only take this")]
+pub(crate) fn post(url: &Url, content_type: &'static str, body: &Body) -> Request {
+    let mut request = Request::new(Method::POST, url.clone());
+    let headers = request.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    if let Some(packing) = body.compression.content_encoding() {
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static(packing));
+    }
+    *request.body_mut() = Some(body.bytes.clone().into());
+    request
+}
+
+/// A body that is not packed.
+#[allow(dead_code, reason = "for destinations that are asked something")]
+pub(crate) fn plain(bytes: impl Into<Bytes>) -> Body {
+    let bytes = bytes.into();
+    Body { unpacked_len: bytes.len(), bytes, compression: Compression::None }
 }
 
 /// A header's value that is not shown.
@@ -261,80 +340,13 @@ fn decoded(text: &str) -> Vec<u8> {
     bytes
 }
 
-/// TLS by a provider of our own. The process default belongs to the program, which may have none or another one.
-fn tls(connection: &Connection) -> Result<ClientConfig, Error> {
-    let failed = |error: rustls::Error| {
-        Error::new(ErrorKind::Config, "set up TLS", "cannot check certificates").with_source(error)
-    };
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier: Arc<dyn ServerCertVerifier> = if connection.insecure_skip_verify {
-        Arc::new(AnyCertificate(Arc::clone(&provider)))
-    } else {
-        let extra = connection.ca_file.as_deref().map(certificates).transpose()?.unwrap_or_default();
-        let verifier = rustls_platform_verifier::Verifier::new_with_extra_roots(extra, Arc::clone(&provider));
-        Arc::new(verifier.map_err(failed)?)
-    };
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(failed)?
-        .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(config)
-}
-
-fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
-    let wrong = |why: String| Error::config("ca_file", format!("{}: {why}", file.display()));
-    let read = CertificateDer::pem_file_iter(file).and_then(Iterator::collect);
-    let certificates: Vec<_> = read.map_err(|error| wrong(error.to_string()))?;
-    if certificates.is_empty() { Err(wrong("holds no PEM certificate".to_owned())) } else { Ok(certificates) }
-}
-
-/// Takes any certificate, for whoever asks for it by name. That the server holds the certificate's key is still
-/// checked.
-#[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _certificate: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        text: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(text, certificate, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        text: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(text, certificate, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use proptest::prelude::*;
+    use rustls::crypto::CryptoProvider;
 
     #[test]
     fn every_status_has_one_meaning() {
@@ -384,7 +396,7 @@ mod tests {
             let connection = Connection { ca_file: Some(path.to_owned()), ..Connection::default() };
             let error = Delivery::new("test", &connection).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Config);
-            assert!(error.to_string().contains("field: ca_file"), "{error}");
+            assert!(error.to_string().contains("field: connection.ca_file"), "{error}");
             assert!(error.to_string().contains(&path.display().to_string()), "{error}");
         }
     }

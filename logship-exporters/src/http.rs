@@ -15,8 +15,8 @@ use reqwest::header::{
 use reqwest::{Method, Request, Url};
 use serde::Deserialize;
 
-pub use crate::delivery::Connection;
 use crate::delivery::{Answer, Delivery, basic, host_of, parse_url, secret_value};
+pub use crate::delivery::{Connection, TlsVersion};
 use crate::encode::Records;
 
 /// Where and how to send.
@@ -192,7 +192,7 @@ impl Http {
         }
         let (url, url_auth) = parse_url(context.secret("url", &config.url)?.expose())?;
         let headers = headers(&config, url_auth.as_ref(), &context)?;
-        let delivery = Delivery::new("http export", &config.connection)?;
+        let delivery = Delivery::with_context("http export", &config.connection, &context)?;
         let encoding = Arc::new(Records::new(config.format == HttpFormat::JsonArray, config.compression));
         Ok(Http { delivery, url, url_auth, headers: RwLock::new(headers), encoding, config, context })
     }

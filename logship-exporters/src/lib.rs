@@ -11,8 +11,14 @@ mod bulk;
 mod bulk_transport;
 #[cfg(any(feature = "elasticsearch", feature = "_http"))]
 mod conceal;
+#[cfg(feature = "_http")]
+mod connection;
 #[cfg(feature = "console")]
 pub mod console;
+#[cfg(any(feature = "datadog", feature = "newrelic", feature = "splunk"))]
+mod credential;
+#[cfg(feature = "datadog")]
+pub mod datadog;
 #[cfg(feature = "_http")]
 mod delivery;
 #[cfg(any(feature = "elasticsearch", feature = "opensearch", feature = "_fuzzing"))]
@@ -34,12 +40,18 @@ pub mod loggly;
 pub mod logzio;
 #[cfg(feature = "loki")]
 pub mod loki;
+#[cfg(feature = "newrelic")]
+pub mod newrelic;
 #[cfg(feature = "opensearch")]
 pub mod opensearch;
 #[cfg(any(feature = "elasticsearch", feature = "_fuzzing", feature = "_http"))]
 mod retry_after;
 #[cfg(feature = "opensearch")]
 mod sigv4;
+#[cfg(feature = "splunk")]
+pub mod splunk;
+#[cfg(feature = "_http")]
+mod tls;
 
 use logship_core::Registry;
 
@@ -47,6 +59,8 @@ use logship_core::Registry;
 pub fn register(registry: &mut Registry) {
     #[cfg(feature = "console")]
     console::register(registry);
+    #[cfg(feature = "datadog")]
+    datadog::register(registry);
     #[cfg(feature = "elasticsearch")]
     elasticsearch::register(registry);
     #[cfg(feature = "file")]
@@ -59,8 +73,12 @@ pub fn register(registry: &mut Registry) {
     logzio::register(registry);
     #[cfg(feature = "loki")]
     loki::register(registry);
+    #[cfg(feature = "newrelic")]
+    newrelic::register(registry);
     #[cfg(feature = "opensearch")]
     opensearch::register(registry);
+    #[cfg(feature = "splunk")]
+    splunk::register(registry);
     // Without any exporter there is nothing to add to it.
     let _ = registry;
 }

@@ -1,17 +1,28 @@
 //! How records are written: JSON for everybody, and the rows of log files, in JSON or Ion, with Kestra's names.
 
+#[cfg(feature = "datadog")]
+pub(crate) mod datadog;
 #[cfg(any(feature = "loggly", feature = "logzio"))]
 mod events;
 #[allow(dead_code, reason = "each exporter uses its part")]
 pub(crate) mod json;
-#[cfg(feature = "http")]
+#[cfg(feature = "newrelic")]
+pub(crate) mod newrelic;
+#[cfg(any(feature = "datadog", feature = "newrelic", feature = "splunk"))]
+#[allow(dead_code, reason = "each exporter uses its part")]
+pub(crate) mod object;
+#[cfg(feature = "_http")]
+#[allow(dead_code, reason = "each exporter uses its part")]
 mod records;
 #[cfg(feature = "file")]
 mod rows;
+#[cfg(feature = "splunk")]
+pub(crate) mod splunk;
 
 #[cfg(any(feature = "loggly", feature = "logzio"))]
 pub(crate) use self::events::Events;
-#[cfg(feature = "http")]
+#[cfg(feature = "_http")]
+#[allow(unused_imports, reason = "each exporter uses its part")]
 pub(crate) use self::records::Records;
 #[cfg(feature = "file")]
 pub use self::rows::{Format, Rows};

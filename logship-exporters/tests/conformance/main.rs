@@ -4,6 +4,8 @@
 
 #[cfg(feature = "console")]
 mod console;
+#[cfg(feature = "datadog")]
+mod datadog;
 #[cfg(feature = "elasticsearch")]
 mod elasticsearch;
 #[cfg(feature = "file")]
@@ -16,17 +18,26 @@ mod loggly;
 mod logzio;
 #[cfg(feature = "loki")]
 mod loki;
+#[cfg(feature = "newrelic")]
+mod newrelic;
 #[cfg(feature = "opensearch")]
 mod opensearch;
+#[cfg(feature = "splunk")]
+mod splunk;
+#[cfg(any(feature = "datadog", feature = "newrelic", feature = "splunk"))]
+mod stand;
 
 /// An address that was free a moment ago and that nobody listens on.
 #[cfg(any(
+    feature = "datadog",
     feature = "elasticsearch",
     feature = "http",
     feature = "loggly",
     feature = "logzio",
     feature = "loki",
-    feature = "opensearch"
+    feature = "newrelic",
+    feature = "opensearch",
+    feature = "splunk"
 ))]
 async fn nowhere() -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

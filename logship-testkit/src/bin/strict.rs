@@ -1,57 +1,59 @@
-//! Runs a stand-in as a server of its own: `strict elasticsearch 9200`.
+//! Runs a stand-in as a server of its own: `strict splunk 8088`.
 
 use std::io::{self, Write};
 
+use logship_testkit::strict::datadog::StrictDatadog;
 use logship_testkit::strict::elasticsearch::StrictElasticsearch;
 use logship_testkit::strict::loggly::StrictLoggly;
 use logship_testkit::strict::logzio::StrictLogzio;
 use logship_testkit::strict::loki::StrictLoki;
+use logship_testkit::strict::newrelic::StrictNewRelic;
 use logship_testkit::strict::opensearch::{Access, StrictOpenSearch};
+use logship_testkit::strict::splunk::StrictSplunk;
 
-/// The names of the stand-ins, with the port that the real one has.
-const KINDS: [(&str, u16); 5] =
-    [("elasticsearch", 9200), ("loggly", 8080), ("logzio", 8070), ("loki", 3100), ("opensearch", 9200)];
+/// What there is, and the port of each unless another is given.
+const DESTINATIONS: [(&str, u16); 8] = [
+    ("datadog", 8282),
+    ("elasticsearch", 9200),
+    ("loggly", 8080),
+    ("logzio", 8070),
+    ("loki", 3100),
+    ("newrelic", 8283),
+    ("opensearch", 9200),
+    ("splunk", 8088),
+];
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> io::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let usual = |kind: &str| KINDS.iter().find(|(name, _)| *name == kind).map(|(_, port)| *port);
-    let asked = match arguments.as_slice() {
-        [kind] => usual(kind).map(|port| (kind.as_str(), port)),
-        [kind, port] => usual(kind).and_then(|_| Some((kind.as_str(), port.parse().ok()?))),
-        _ => None,
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let usual_port = |name: &str| DESTINATIONS.iter().find(|(known, _)| *known == name).map(|(_, port)| *port);
+    let (name, port) = match arguments.as_slice() {
+        [name] => (*name, usual_port(name)),
+        [name, port] => (*name, port.parse().ok()),
+        _ => ("", None),
     };
-    let Some((kind, port)) = asked else {
-        let names = KINDS.map(|(name, _)| name).join("|");
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("usage: strict {names} [PORT]")));
+    let usage = || {
+        let names = DESTINATIONS.map(|(name, _)| name).join("|");
+        io::Error::new(io::ErrorKind::InvalidInput, format!("usage: strict {names} [PORT]"))
     };
-    // Where a token is needed it is `token`. The server lives in the future that never ends.
-    match kind {
-        "loggly" => {
-            let server = StrictLoggly::start_on(port, "token").await?;
-            serve(kind, &server.url()).await
-        }
-        "logzio" => {
-            let server = StrictLogzio::start_on(port, "token").await?;
-            serve(kind, &server.url()).await
-        }
-        "loki" => {
-            let server = StrictLoki::start_on(port).await?;
-            serve(kind, &server.url()).await
-        }
-        "opensearch" => {
-            let server = StrictOpenSearch::start_on(port, Access::Open).await?;
-            serve(kind, &server.url()).await
-        }
-        _ => {
-            let server = StrictElasticsearch::start_on(port).await?;
-            serve(kind, &server.url()).await
-        }
+    let port = port.ok_or_else(usage)?;
+    match name {
+        "datadog" => serve(name, StrictDatadog::start_on(port).await?, |server| server.url()).await,
+        "elasticsearch" => serve(name, StrictElasticsearch::start_on(port).await?, |server| server.url()).await,
+        // Where a token is needed it is `token`.
+        "loggly" => serve(name, StrictLoggly::start_on(port, "token").await?, |server| server.url()).await,
+        "logzio" => serve(name, StrictLogzio::start_on(port, "token").await?, |server| server.url()).await,
+        "loki" => serve(name, StrictLoki::start_on(port).await?, |server| server.url()).await,
+        "newrelic" => serve(name, StrictNewRelic::start_on(port).await?, |server| server.url()).await,
+        "opensearch" => serve(name, StrictOpenSearch::start_on(port, Access::Open).await?, |server| server.url()).await,
+        "splunk" => serve(name, StrictSplunk::start_on(port).await?, |server| server.url()).await,
+        _ => Err(usage()),
     }
 }
 
-/// Says where it is, then waits until the process is killed.
-async fn serve(kind: &str, url: &str) -> io::Result<()> {
-    writeln!(io::stdout(), "{kind} at {url}")?;
+/// Says where it is, and goes on until the process is killed.
+async fn serve<S>(name: &str, server: S, url: impl Fn(&S) -> String) -> io::Result<()> {
+    writeln!(io::stdout(), "{name} at {}", url(&server))?;
     std::future::pending().await
 }

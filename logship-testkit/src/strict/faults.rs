@@ -18,6 +18,10 @@ pub enum Fault {
     ProxyPage(u16),
     /// Closes the connection before the body is read. Nothing is stored.
     DropUnread,
+    /// Reads the whole request, then closes the connection. Nothing is stored.
+    DropRead,
+    /// Answers a success whose body says that nothing was taken, and nothing is. For destinations that do.
+    ErrorInSuccess,
     /// Stores the records, then closes the connection without an answer.
     LoseAnswer,
     /// Stores the records, sends the first half of the answer, then closes the connection.
@@ -89,6 +93,16 @@ impl Script {
 
     pub(super) fn clear(&mut self) {
         *self = Script::default();
+    }
+
+    /// The fault of the next request: the next that was planned, else one of these by chance, if chance was asked for.
+    pub(super) fn next_of(&mut self, ways: &[Fault]) -> Option<Fault> {
+        if let Some(fault) = self.planned.pop_front() {
+            return Some(fault);
+        }
+        let (chance, percent) = self.chaos.as_mut()?;
+        let fails = chance.u8(..100) < *percent && !ways.is_empty();
+        fails.then(|| ways[chance.usize(..ways.len())].clone())
     }
 
     /// The fault of the next request: the next that was planned, else one by chance, if chance was asked for.

@@ -3,15 +3,20 @@
 //! A stand-in keeps what it accepted, so that a test can count; logs the requests it saw; and fails on request in the
 //! ways a real destination fails (see [`Fault`]).
 
+pub mod datadog;
 pub mod elasticsearch;
 mod faults;
 mod intake;
 pub mod loggly;
 pub mod logzio;
 pub mod loki;
+pub mod newrelic;
 pub mod opensearch;
 mod server;
+pub mod splunk;
+mod stand;
 mod wire;
 
 pub use faults::{Fault, Items, SeenRequest};
 pub use intake::StandIn;
+pub use stand::{Call, Destination, Reply, Strict};

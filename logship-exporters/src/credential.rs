@@ -1,0 +1,67 @@
+//! The one secret header that lets us in.
+
+use std::fmt;
+use std::sync::{PoisonError, RwLock};
+
+use logship_core::{BuildContext, Error, ErrorKind, SecretRef};
+use reqwest::header::{HeaderName, HeaderValue};
+
+use crate::delivery::secret_value;
+
+/// A key or token and the header that carries it. It is read anew when it is no longer taken: files and environments
+/// change when credentials are rotated.
+pub(crate) struct Credential {
+    pub(crate) header: HeaderName,
+    /// What stands before it in the header.
+    scheme: &'static str,
+    /// Where it stands in the configuration.
+    field: &'static str,
+    reference: SecretRef,
+    context: BuildContext,
+    current: RwLock<HeaderValue>,
+}
+
+impl Credential {
+    pub(crate) fn new(
+        header: &'static str,
+        scheme: &'static str,
+        field: &'static str,
+        reference: SecretRef,
+        context: &BuildContext,
+    ) -> Result<Self, Error> {
+        let current = RwLock::new(read(scheme, field, &reference, context)?);
+        let header = HeaderName::from_static(header);
+        Ok(Credential { header, scheme, field, reference, context: context.clone(), current })
+    }
+
+    /// The header's value.
+    pub(crate) fn value(&self) -> HeaderValue {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Reads it anew; an error if it is still the one that was not taken.
+    pub(crate) fn refresh(&self, operation: &'static str) -> Result<(), Error> {
+        let fresh = read(self.scheme, self.field, &self.reference, &self.context)?;
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        if *current == fresh {
+            let message = "the credentials are still the ones that were not let in";
+            return Err(Error::new(ErrorKind::Auth, operation, message).with("field", self.field));
+        }
+        *current = fresh;
+        Ok(())
+    }
+}
+
+fn read(scheme: &str, field: &str, reference: &SecretRef, context: &BuildContext) -> Result<HeaderValue, Error> {
+    let secret = context.secret(field, reference)?;
+    if secret.expose().is_empty() {
+        return Err(Error::config(field, "is empty"));
+    }
+    secret_value(field, &format!("{scheme}{}", secret.expose()))
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credential").field("field", &self.field).field("reference", &self.reference).finish()
+    }
+}

@@ -1,0 +1,208 @@
+//! Records as events of Splunk's HTTP Event Collector: objects one after another, with neither commas nor brackets.
+
+use logship_core::{Compression, Encoding, LogRecord, Timestamp, Unencodable, Value};
+
+use super::json;
+use super::object::{Object, attributes, text_attribute};
+
+/// Members of an event that we write ourselves: an attribute of such a name goes into the object `attributes`.
+const RESERVED: &[&str] = &["attributes", "logger", "message"];
+
+/// What does not change from record to record.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SplunkEncoding {
+    pub(crate) key: String,
+    /// `source`, `sourcetype` and `index`, those there are.
+    pub(crate) metadata: Vec<(&'static str, String)>,
+    /// The host of records that do not say.
+    pub(crate) hostname: Option<String>,
+    /// Fields of all events.
+    pub(crate) fields: Vec<(String, String)>,
+    pub(crate) compression: Compression,
+}
+
+impl SplunkEncoding {
+    /// With a key of what it is made of.
+    pub(crate) fn named(mut self) -> Self {
+        self.key = format!("splunk {:?} {:?} {:?} {:?}", self.metadata, self.hostname, self.fields, self.compression);
+        self
+    }
+
+    /// What is searched by without reading the event: names without dots, flat values.
+    fn fields(&self, event: &mut Object<'_>, record: &LogRecord, service: Option<&str>) {
+        let mut fields = Object::open(event.name("fields"));
+        let own = ["level", "record_id", "service", "span_id", "trace_id"];
+        for (name, value) in self.fields.iter().filter(|(name, _)| !own.contains(&name.as_str())) {
+            fields.text(name, value);
+        }
+        fields
+            .text("level", if record.severity.number() > 0 { record.severity.name() } else { record.severity_name() });
+        json::id(fields.name("record_id"), record);
+        if let Some(service) = service {
+            fields.text("service", service);
+        }
+        fields.hex("trace_id", record.trace_id.as_ref().map(<[u8; 16]>::as_slice));
+        fields.hex("span_id", record.span_id.as_ref().map(<[u8; 8]>::as_slice));
+        fields.close();
+    }
+}
+
+impl Encoding for SplunkEncoding {
+    fn key(&self) -> &str {
+        &self.key
+    }
+
+    fn record(&self, record: &LogRecord, out: &mut Vec<u8>) -> Result<(), Unencodable> {
+        let attributes = attributes(record);
+        let mut event = Object::open(out);
+        time(event.name("time"), record.timestamp);
+        if let Some(host) = text_attribute(&attributes, "host.name").or(self.hostname.as_deref()) {
+            event.text("host", host);
+        }
+        self.metadata.iter().for_each(|(name, value)| event.text(name, value));
+        self.fields(&mut event, record, text_attribute(&attributes, "service.name"));
+        let mut members = Object::open(event.name("event"));
+        if record.body != Value::Null {
+            members.value("message", &record.body)?;
+        } else {
+            members.text("message", "");
+        }
+        if let Some(scope) = record.scope.as_ref().filter(|scope| !scope.name.is_empty()) {
+            members.text("logger", &scope.name);
+        }
+        let is_reserved = |name: &str| RESERVED.contains(&name);
+        for (name, value) in attributes.iter().filter(|(name, _)| !is_reserved(name)) {
+            members.value(name, value)?;
+        }
+        if attributes.iter().any(|(name, _)| is_reserved(name)) {
+            let mut inner = Object::open(members.name("attributes"));
+            let mut reserved = attributes.iter().filter(|(name, _)| is_reserved(name));
+            reserved.try_for_each(|(name, value)| inner.value(name, value))?;
+            inner.close();
+        }
+        members.close();
+        event.close();
+        out.push(b'\n');
+        Ok(())
+    }
+
+    fn compression(&self) -> Compression {
+        self.compression
+    }
+}
+
+/// Appends seconds since the epoch as a decimal number: three digits behind the point, as Splunk's page has them, and
+/// nine where these say more. A double would hold seven of them.
+fn time(out: &mut Vec<u8>, time: Timestamp) {
+    let nanos = time.as_nanos();
+    let (seconds, fraction) = (nanos.unsigned_abs() / 1_000_000_000, nanos.unsigned_abs() % 1_000_000_000);
+    if nanos < 0 {
+        out.push(b'-');
+    }
+    out.extend_from_slice(itoa::Buffer::new().format(seconds).as_bytes());
+    out.push(b'.');
+    let (digits, fraction) = if fraction.is_multiple_of(1_000_000) { (3, fraction / 1_000_000) } else { (9, fraction) };
+    let mut buffer = itoa::Buffer::new();
+    let text = buffer.format(fraction).as_bytes();
+    out.extend_from_slice(&b"000000000"[..digits - text.len()]);
+    out.extend_from_slice(text);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use logship_core::{Cursor, Partition, RecordId, Severity, Text};
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn encoding() -> SplunkEncoding {
+        let metadata = vec![("source", "logship".to_owned()), ("sourcetype", "_json".to_owned())];
+        let fields = vec![("team".to_owned(), "shop".to_owned()), ("level".to_owned(), "mine".to_owned())];
+        SplunkEncoding { metadata, fields, hostname: Some("h".to_owned()), ..SplunkEncoding::default() }.named()
+    }
+
+    fn text(record: &LogRecord) -> String {
+        let mut out = Vec::new();
+        encoding().record(record, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    fn record() -> LogRecord {
+        let id = RecordId::new(Partition::new("logs"), Cursor::number(7));
+        let mut record = LogRecord::new(id, Timestamp::from_nanos(1_795_163_400_123_456_789));
+        record.severity = Severity::WARN;
+        record.body = "card declined".into();
+        record
+    }
+
+    #[test]
+    fn a_record_is_an_event_with_its_metadata() {
+        let mut record = record();
+        record.attributes = vec![
+            ("flow.id".into(), "pay".into()),
+            ("message".into(), 7.into()),
+            ("host.name".into(), "web-1".into()),
+            ("service.name".into(), "checkout".into()),
+            ("flow.id".into(), "again".into()),
+        ];
+        record.trace_id = Some([0xab; 16]);
+        record.span_id = Some([1; 8]);
+        let text = text(&record);
+        assert!(text.starts_with(r#"{"time":1795163400.123456789,"host":"web-1","#) && text.ends_with("}\n"), "{text}");
+        let mut event: serde_json::Value = serde_json::from_str(&text).unwrap();
+        event.as_object_mut().unwrap().remove("time");
+        let expected = json!({
+            "host": "web-1", "source": "logship", "sourcetype": "_json",
+            "fields": {
+                "team": "shop", "level": "WARN", "record_id": "logs:00000000000000000007", "service": "checkout",
+                "trace_id": "abababababababababababababababab", "span_id": "0101010101010101",
+            },
+            "event": {
+                "message": "card declined", "flow.id": "pay", "host.name": "web-1", "service.name": "checkout",
+                "attributes": {"message": 7},
+            },
+        });
+        assert_eq!(event, expected);
+    }
+
+    #[test]
+    fn a_time_keeps_all_its_digits() {
+        for (nanos, expected) in [
+            (0, "0.000"),
+            (1_795_163_400_123_000_000, "1795163400.123"),
+            (1_795_163_400_000_000_001, "1795163400.000000001"),
+            (-1_500_000_000, "-1.500"),
+            (-1, "-0.000000001"),
+            (i64::MIN, "-9223372036.854775808"),
+        ] {
+            let mut out = Vec::new();
+            time(&mut out, Timestamp::from_nanos(nanos));
+            assert_eq!(String::from_utf8(out).unwrap(), expected);
+        }
+    }
+
+    proptest! {
+        /// Goal: whatever a record holds, its event is one that Splunk reads: on one line, with flat fields.
+        #[test]
+        fn an_event_reads_back(
+            body in "(\\PC|[\\x00-\\x1f\"\\\\]){0,40}",
+            names in prop::collection::vec("(message|attributes|logger|\\PC{0,3})", 0..40),
+            number: i64, nanos: i64,
+        ) {
+            let mut record = record();
+            record.timestamp = Timestamp::from_nanos(nanos);
+            record.body = body.as_str().into();
+            record.attributes = names.iter().map(|name| (Text::from(name.as_str()), number.into())).collect();
+            let text = text(&record);
+            prop_assert_eq!(text.matches('\n').count(), 1);
+            let event: serde_json::Value = serde_json::from_str(&text).unwrap();
+            prop_assert_eq!(event["event"]["message"].as_str(), Some(body.as_str()));
+            prop_assert!(event["time"].is_number());
+            prop_assert!(event["fields"].as_object().unwrap().values().all(serde_json::Value::is_string));
+            for name in &names {
+                let own = &event["event"];
+                prop_assert!(own.get(name).is_some() || own["attributes"].get(name).is_some(), "{} is gone", name);
+            }
+        }
+    }
+}

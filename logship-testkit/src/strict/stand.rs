@@ -1,0 +1,331 @@
+//! What stand-ins for destinations over HTTP have in common: a port, a log of requests, and failures on request.
+
+use std::fmt;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::{HeaderMap, HeaderValue, Response, header};
+use bytes::Bytes;
+use serde_json::Value;
+use tokio::sync::watch;
+
+use super::faults::{Fault, Script, SeenRequest};
+use super::server::{Line, Server};
+use super::wire::{answer, parse_query, proxy_page, read_up_to, truncated};
+
+/// More than any destination takes.
+const BODY_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// A request as a destination sees it, its body as it came in.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Call {
+    /// The method.
+    pub method: String,
+    /// The path, without the query.
+    pub path: String,
+    /// The names and values of the query.
+    pub query: Vec<(String, String)>,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body as it was sent.
+    pub wire: Bytes,
+}
+
+impl Call {
+    /// The value of a header, or nothing.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// The value of a parameter of the query, or nothing.
+    pub fn parameter(&self, name: &str) -> Option<&str> {
+        self.query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The media type of the body, without its parameters.
+    pub fn media_type(&self) -> &str {
+        let text = self.header("content-type").unwrap_or_default();
+        text.split(';').next().unwrap_or_default().trim()
+    }
+}
+
+/// An answer with a body of JSON.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    /// The status.
+    pub status: u16,
+    /// The body.
+    pub body: Value,
+}
+
+impl Reply {
+    /// This status with this body.
+    pub fn new(status: u16, body: Value) -> Self {
+        Reply { status, body }
+    }
+}
+
+/// What is special about a destination. It is asked one request after another.
+pub trait Destination: fmt::Debug + Send + 'static {
+    /// Whether requests to this path carry records: only such ones fail on request.
+    fn takes_records_at(&self, path: &str) -> bool;
+
+    /// Answers a request, keeps what it accepts, and notes in `seen` what it counted.
+    fn answer(&mut self, call: &Call, seen: &mut SeenRequest) -> Reply;
+
+    /// How it fails with this status.
+    fn failure(&self, status: u16) -> Reply;
+
+    /// A success that says in its body that nothing was taken. None, as by default, where there is no such thing.
+    fn error_in_success(&self) -> Option<Reply> {
+        None
+    }
+
+    /// The ways in which it fails by chance: all that it has.
+    fn ways_to_fail(&self) -> Vec<Fault> {
+        let mut ways = vec![
+            Fault::status(429),
+            Fault::status_after(429, "0"),
+            Fault::status(500),
+            Fault::status(503),
+            Fault::ProxyPage(502),
+            Fault::ProxyPage(504),
+            Fault::DropUnread,
+            Fault::DropRead,
+            Fault::LoseAnswer,
+            Fault::TruncateAnswer,
+            Fault::Hang,
+        ];
+        ways.extend(self.error_in_success().map(|_| Fault::ErrorInSuccess));
+        ways
+    }
+}
+
+/// A destination in this process, on a port of its own on 127.0.0.1. It stops when it is dropped.
+#[derive(Debug)]
+pub struct Strict<D> {
+    node: Arc<Node<D>>,
+    address: SocketAddr,
+    /// `None` while it is taken away.
+    server: Option<Server>,
+}
+
+#[derive(Debug)]
+struct Node<D> {
+    state: Mutex<Shared<D>>,
+    /// How many requests with records have arrived.
+    arrived: watch::Sender<usize>,
+    /// How many times hanging requests were released.
+    released: watch::Sender<usize>,
+}
+
+/// What the handlers share.
+#[derive(Debug)]
+pub(super) struct Shared<D> {
+    pub(super) destination: D,
+    script: Script,
+    requests: Vec<SeenRequest>,
+}
+
+impl<D> Node<D> {
+    fn state(&self) -> MutexGuard<'_, Shared<D>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<D: Destination + Default> Strict<D> {
+    /// Starts one on any free port.
+    pub async fn start() -> io::Result<Self> {
+        Self::start_on(0).await
+    }
+
+    /// Starts one on this port; 0 is any free one.
+    pub async fn start_on(port: u16) -> io::Result<Self> {
+        Self::of(D::default(), port).await
+    }
+}
+
+impl<D: Destination> Strict<D> {
+    /// Starts this one on this port; 0 is any free one.
+    pub async fn of(destination: D, port: u16) -> io::Result<Self> {
+        let state = Shared { destination, script: Script::default(), requests: Vec::new() };
+        let (arrived, released) = (watch::Sender::new(0), watch::Sender::new(0));
+        let node = Arc::new(Node { state: Mutex::new(state), arrived, released });
+        let server = Server::listen((Ipv4Addr::LOCALHOST, port).into(), router(&node)).await?;
+        Ok(Strict { address: server.address(), node, server: Some(server) })
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, Shared<D>> {
+        self.node.state()
+    }
+
+    /// Where it listens, such as `http://127.0.0.1:40123`.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Closes the port and cuts all connections; what was stored stays. When this returns, connecting is refused.
+    pub async fn take_away(&mut self) {
+        if let Some(server) = self.server.take() {
+            server.close().await;
+        }
+    }
+
+    /// Opens the same port again. Fails if somebody else has taken it meanwhile.
+    pub async fn bring_back(&mut self) -> io::Result<()> {
+        if self.server.is_none() {
+            self.server = Some(Server::listen(self.address, router(&self.node)).await?);
+        }
+        Ok(())
+    }
+
+    /// Lets each of the next `times` requests with records fail so, after those that were planned before.
+    pub fn fail_next(&self, times: usize, fault: Fault) {
+        self.state().script.plan(times, fault);
+    }
+
+    /// Lets requests with records fail with this chance in a hundred, each in any of the ways the destination has, as
+    /// drawn from this seed.
+    pub fn fail_at_random(&self, seed: u64, percent: u8) {
+        self.state().script.chaos(seed, percent);
+    }
+
+    /// Forgets all faults that lie ahead.
+    pub fn heal(&self) {
+        self.state().script.clear();
+        self.release();
+    }
+
+    /// Lets the requests that [hang](Fault::Hang) go on.
+    pub fn release(&self) {
+        self.node.released.send_modify(|times| *times += 1);
+    }
+
+    /// Waits until so many requests with records have arrived since the start.
+    pub async fn arrived(&self, requests: usize) {
+        // The sender lives in `self`, so that waiting cannot fail.
+        let _ = self.node.arrived.subscribe().wait_for(|arrived| *arrived >= requests).await;
+    }
+
+    /// All requests up to now.
+    pub fn requests(&self) -> Vec<SeenRequest> {
+        self.state().requests.clone()
+    }
+
+    /// The requests with records up to now.
+    pub fn deliveries(&self) -> Vec<SeenRequest> {
+        let state = self.state();
+        let is_delivery = |request: &&SeenRequest| state.destination.takes_records_at(&request.path);
+        state.requests.iter().filter(is_delivery).cloned().collect()
+    }
+}
+
+fn router<D: Destination>(node: &Arc<Node<D>>) -> Router {
+    Router::new().fallback(handle::<D>).with_state(Arc::clone(node))
+}
+
+/// Answers a request, unless it is to get no answer.
+async fn handle<D: Destination>(
+    State(node): State<Arc<Node<D>>>,
+    ConnectInfo(line): ConnectInfo<Line>,
+    request: Request,
+) -> Response<Body> {
+    let (parts, body) = request.into_parts();
+    let path = parts.uri.path().to_owned();
+    let user_agent = parts.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let (place, fault) = {
+        let mut state = node.state();
+        state.requests.push(SeenRequest {
+            method: parts.method.to_string(),
+            path: path.clone(),
+            user_agent: user_agent.to_owned(),
+            ..SeenRequest::default()
+        });
+        let takes_records = state.destination.takes_records_at(&path);
+        let ways = state.destination.ways_to_fail();
+        let fault = if takes_records { state.script.next_of(&ways) } else { None };
+        (state.requests.len() - 1, (takes_records, fault))
+    };
+    let (takes_records, fault) = fault;
+    // Whoever waits for the arrival and then releases reaches this request too.
+    let released = node.released.subscribe();
+    if takes_records {
+        node.arrived.send_modify(|arrived| *arrived += 1);
+    }
+    if fault == Some(Fault::DropUnread) {
+        line.cut();
+        return Response::default();
+    }
+    let wire = read_up_to(body, BODY_BYTES_MAX).await;
+    let response = match wire {
+        None => answer(413, "text/plain", Body::empty()),
+        Some(wire) => {
+            let query = parse_query(parts.uri.query().unwrap_or_default());
+            let method = parts.method.to_string();
+            let call = Call { method, path, query, headers: parts.headers, wire };
+            node.state().requests[place].wire_bytes = call.wire.len();
+            answer_with_fault(&node, &line, &call, place, fault, released).await
+        }
+    };
+    node.state().requests[place].status = Some(response.status().as_u16());
+    response
+}
+
+async fn answer_with_fault<D: Destination>(
+    node: &Node<D>,
+    line: &Line,
+    call: &Call,
+    place: usize,
+    fault: Option<Fault>,
+    mut released: watch::Receiver<usize>,
+) -> Response<Body> {
+    let usual = || {
+        let mut state = node.state();
+        let Shared { destination, requests, .. } = &mut *state;
+        respond(&destination.answer(call, &mut requests[place]))
+    };
+    match fault {
+        None => usual(),
+        Some(Fault::Status { status, retry_after }) => {
+            let mut response = respond(&node.state().destination.failure(status));
+            if let Some(value) = retry_after.and_then(|text| HeaderValue::try_from(text).ok()) {
+                response.headers_mut().insert(header::RETRY_AFTER, value);
+            }
+            response
+        }
+        Some(Fault::ProxyPage(status)) => proxy_page(status),
+        Some(Fault::ErrorInSuccess) => {
+            let reply = node.state().destination.error_in_success();
+            reply.map_or_else(usual, |reply| respond(&reply))
+        }
+        Some(Fault::LoseAnswer) => {
+            let response = usual();
+            line.cut();
+            response
+        }
+        Some(Fault::TruncateAnswer) => truncated(usual()).await,
+        Some(Fault::Hang) => tokio::select! {
+            _ = released.changed() => usual(),
+            () = line.is_cut() => Response::default(),
+        },
+        Some(Fault::Slow(time)) => {
+            tokio::time::sleep(time).await;
+            usual()
+        }
+        // Nobody answers for single records where this is used.
+        Some(Fault::Busy(_)) => respond(&node.state().destination.failure(503)),
+        Some(Fault::DropUnread | Fault::DropRead) => {
+            line.cut();
+            Response::default()
+        }
+    }
+}
+
+fn respond(reply: &Reply) -> Response<Body> {
+    answer(reply.status, "application/json", reply.body.to_string())
+}
