@@ -19,8 +19,14 @@ pub mod encode;
 pub mod file;
 #[cfg(feature = "http")]
 pub mod http;
+#[cfg(feature = "otlp")]
+pub mod otlp;
+#[cfg(feature = "otlp-sdk")]
+pub mod otlp_sdk;
 #[cfg(any(feature = "elasticsearch", feature = "_http"))]
 mod retry_after;
+#[cfg(feature = "otlp")]
+mod tls;
 
 use logship_core::Registry;
 
@@ -34,6 +40,8 @@ pub fn register(registry: &mut Registry) {
     file::register(registry);
     #[cfg(feature = "http")]
     http::register(registry);
+    #[cfg(feature = "otlp")]
+    otlp::register(registry);
     // Without any exporter there is nothing to add to it.
     let _ = registry;
 }

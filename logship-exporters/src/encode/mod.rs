@@ -2,12 +2,12 @@
 
 #[allow(dead_code, reason = "each exporter uses its part")]
 pub(crate) mod json;
-#[cfg(feature = "_http")]
+#[cfg(feature = "http")]
 mod records;
 #[cfg(feature = "file")]
 mod rows;
 
-#[cfg(feature = "_http")]
+#[cfg(feature = "http")]
 pub(crate) use self::records::Records;
 #[cfg(feature = "file")]
 pub use self::rows::{Format, Rows};

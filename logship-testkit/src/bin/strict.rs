@@ -1,23 +1,34 @@
-//! Runs a stand-in as a server of its own: `strict elasticsearch 9200`.
+//! Runs a stand-in as a server of its own: `strict elasticsearch 9200`, `strict otlp 4318`.
 
 use std::io::{self, Write};
 
 use logship_testkit::strict::elasticsearch::StrictElasticsearch;
+use logship_testkit::strict::otlp::StrictOtlp;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> io::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let port = match arguments.as_slice() {
-        ["elasticsearch"] => Some(9200),
-        ["elasticsearch", port] => port.parse().ok(),
-        _ => None,
+    let usage = || io::Error::new(io::ErrorKind::InvalidInput, "usage: strict elasticsearch|otlp [PORT]");
+    let port = |usual: u16| match arguments.get(1..) {
+        Some([port]) => port.parse().map_err(|_| usage()),
+        Some([]) => Ok(usual),
+        _ => Err(usage()),
     };
-    let Some(port) = port else {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "usage: strict elasticsearch [PORT]"));
+    // Each is kept, as it stops when it is dropped.
+    let (_elasticsearch, _otlp);
+    let url = match arguments.first() {
+        Some(&"elasticsearch") => {
+            _elasticsearch = StrictElasticsearch::start_on(port(9200)?).await?;
+            _elasticsearch.url()
+        }
+        Some(&"otlp") => {
+            _otlp = StrictOtlp::start_on(port(4318)?).await?;
+            _otlp.url()
+        }
+        _ => return Err(usage()),
     };
-    let elasticsearch = StrictElasticsearch::start_on(port).await?;
-    writeln!(io::stdout(), "elasticsearch at {}", elasticsearch.url())?;
+    writeln!(io::stdout(), "{} at {url}", arguments[0])?;
     // Until the process is killed.
     std::future::pending().await
 }

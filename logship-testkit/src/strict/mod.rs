@@ -5,6 +5,7 @@
 
 pub mod elasticsearch;
 mod faults;
+pub mod otlp;
 mod server;
 
 pub use faults::{Fault, Items, SeenRequest};
