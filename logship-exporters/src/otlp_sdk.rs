@@ -32,7 +32,9 @@ const SEVERITY_TEXT: &str = "log.record.severity_text";
 /// - An error says neither what was wrong nor when to try again. Each is tried again as the lane sees fit, until the
 ///   lane stops; what was sent may be there, and is counted as possibly repeated. A chunk is never split, so one record
 ///   that the destination refuses stops the lane.
-/// - If the SDK's exporter tries again by itself, the lane knows nothing of it: switch that off.
+/// - `opentelemetry_otlp` tries again by itself, of which the lane knows nothing: switch that off, with
+///   `with_retry_policy(RetryPolicy::disabled())`.
+/// - [`check`](Exporter::check) looks at nothing.
 ///
 /// And its records say less: a record's resource becomes attributes of the record, as the SDK's resource belongs to the
 /// exporter; one whose name the record has already gets `resource.` before it. Members of maps lose their order,

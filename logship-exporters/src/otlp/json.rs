@@ -156,8 +156,11 @@ fn entries(out: &mut Vec<u8>, entries: &[(Text, Value)]) {
         }
         out.extend_from_slice(b"{\"key\":");
         string(out, name);
-        out.extend_from_slice(b",\"value\":");
-        self::value(out, value);
+        // Nothing is left out: it means the same, and older readers refuse an empty value.
+        if *value != Value::Null {
+            out.extend_from_slice(b",\"value\":");
+            self::value(out, value);
+        }
         out.push(b'}');
     }
     out.push(b']');

@@ -330,10 +330,14 @@ impl Exporter for Otlp {
         Ok(())
     }
 
-    /// Sends a request without records, which servers answer with a success
-    /// (<https://opentelemetry.io/docs/specs/otlp/#full-success-1>).
+    /// Sends a request without records, which servers are to answer with a success
+    /// (<https://opentelemetry.io/docs/specs/otlp/#full-success-1>). Some refuse it as one they cannot read, after they
+    /// have let us in.
     async fn check(&self) -> Result<(), Error> {
-        self.send(None).await.map(drop)
+        match self.send(None).await {
+            Err(error) if error.advice() != Advice::Split => Err(error),
+            _ => Ok(()),
+        }
     }
 }
 
