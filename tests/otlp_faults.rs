@@ -32,8 +32,10 @@ fn source() -> MemorySource {
     source
 }
 
-fn exporter(url: &str, protocol: OtlpProtocol) -> Otlp {
-    let config = OtlpConfig { protocol, ..OtlpConfig::new(url) };
+fn exporter(url: &str, protocol: OtlpProtocol, change: impl FnOnce(&mut OtlpConfig)) -> Otlp {
+    let mut config = OtlpConfig::new(url);
+    config.protocol = protocol;
+    change(&mut config);
     Otlp::new(config, BuildContext::default()).unwrap()
 }
 
@@ -45,7 +47,7 @@ fn lane_of(exporter: Otlp) -> Lane {
 }
 
 fn lane(url: &str, protocol: OtlpProtocol) -> Lane {
-    lane_of(exporter(url, protocol))
+    lane_of(exporter(url, protocol, |_| {}))
 }
 
 async fn ship(source: MemorySource, lane: Lane) -> LaneReport {
@@ -125,9 +127,8 @@ async fn every_packing_arrives() {
         for packing in ["none", "gzip", "zstd"] {
             let server = StrictOtlp::start().await.unwrap();
             let compression = Compression::try_from(packing.to_owned()).unwrap();
-            let config = OtlpConfig { protocol, compression, ..OtlpConfig::new(server.url()) };
-            let lane = lane_of(Otlp::new(config, BuildContext::default()).unwrap());
-            let lane = ship(source(), lane).await;
+            let exporter = exporter(&server.url(), protocol, |config| config.compression = compression);
+            let lane = ship(source(), lane_of(exporter)).await;
             assert_eq!(assert_all_there(&server, &lane, packing), 0);
             let packed = server.requests().iter().all(|request| request.wire_bytes < request.body_bytes);
             assert_eq!(packed, packing != "none", "{packing}");
@@ -146,8 +147,8 @@ async fn a_request_that_is_too_large_is_split_and_one_within_the_limit_is_not() 
 
         let server = StrictOtlp::start().await.unwrap();
         server.max_request_bytes(2_000);
-        let config = OtlpConfig { protocol, chunk_bytes_max: 2_000, ..OtlpConfig::new(server.url()) };
-        let whole = ship(source(), lane_of(Otlp::new(config, BuildContext::default()).unwrap())).await;
+        let exporter = exporter(&server.url(), protocol, |config| config.chunk_bytes_max = 2_000);
+        let whole = ship(source(), lane_of(exporter)).await;
         assert_all_there(&server, &whole, "within");
         assert_eq!(whole.attempts, whole.chunks, "{whole:?}");
     }

@@ -46,7 +46,7 @@ pub(super) async fn handle(
     let is_empty = header(header::CONTENT_LENGTH).is_some_and(|len| len == "0" || len == "2");
     let mut parts_of_body = body.into_data_stream();
     let first = if is_empty { None } else { parts_of_body.next().await };
-    let is_empty = is_empty || matches!(&first, Some(Ok(bytes)) if bytes[..] == [0; 5]);
+    let is_empty = is_empty || first.is_none() || matches!(&first, Some(Ok(bytes)) if bytes[..] == [0; 5]);
     let fault = if is_empty { None } else { node.state().script.next() };
     // Whoever waits for the arrival and then releases reaches this request too.
     let released = node.released.subscribe();
