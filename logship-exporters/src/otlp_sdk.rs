@@ -180,9 +180,30 @@ fn system_time(time: Timestamp) -> SystemTime {
 fn severity(number: u8) -> Option<Severity> {
     use Severity as S;
     const ALL: [Severity; 24] = [
-        S::Trace, S::Trace2, S::Trace3, S::Trace4, S::Debug, S::Debug2, S::Debug3, S::Debug4, S::Info, S::Info2,
-        S::Info3, S::Info4, S::Warn, S::Warn2, S::Warn3, S::Warn4, S::Error, S::Error2, S::Error3, S::Error4,
-        S::Fatal, S::Fatal2, S::Fatal3, S::Fatal4,
+        S::Trace,
+        S::Trace2,
+        S::Trace3,
+        S::Trace4,
+        S::Debug,
+        S::Debug2,
+        S::Debug3,
+        S::Debug4,
+        S::Info,
+        S::Info2,
+        S::Info3,
+        S::Info4,
+        S::Warn,
+        S::Warn2,
+        S::Warn3,
+        S::Warn4,
+        S::Error,
+        S::Error2,
+        S::Error3,
+        S::Error4,
+        S::Fatal,
+        S::Fatal2,
+        S::Fatal3,
+        S::Fatal4,
     ];
     ALL.get(usize::from(number).checked_sub(1)?).copied()
 }
@@ -246,8 +267,10 @@ mod tests {
 
     fn chunk() -> Chunk {
         let partition = Partition::new("logs");
-        let mut record =
-            LogRecord::new(RecordId::new(partition.clone(), Cursor::number(7)), Timestamp::from_millis(1_795_163_400_123));
+        let mut record = LogRecord::new(
+            RecordId::new(partition.clone(), Cursor::number(7)),
+            Timestamp::from_millis(1_795_163_400_123),
+        );
         record.severity = logship_core::Severity::WARN;
         record.severity_text = Some("Achtung".into());
         record.body = Value::Map(vec![("a".into(), 1.into()), ("nothing".into(), Value::Null)]);

@@ -92,11 +92,9 @@ async fn datadogs_test_agent_gives_back_every_record_once() {
     let Some(http) = server("LOGSHIP_OTLP_DATADOG_HTTP") else { return };
     let Some(grpc) = server("LOGSHIP_OTLP_DATADOG_GRPC") else { return };
     let Some(readback) = server("LOGSHIP_OTLP_DATADOG_READBACK") else { return };
-    for (endpoint, protocol, compression) in [
-        (&http, "http_protobuf", "gzip"),
-        (&http, "http_json", "none"),
-        (&grpc, "grpc", "gzip"),
-    ] {
+    for (endpoint, protocol, compression) in
+        [(&http, "http_protobuf", "gzip"), (&http, "http_json", "none"), (&grpc, "grpc", "gzip")]
+    {
         get(&readback.replace("/logs", "/clear")).await;
         let test = format!("{protocol}-{compression}");
         ship(endpoint, protocol, compression, &test).await;

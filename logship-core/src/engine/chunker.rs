@@ -474,7 +474,8 @@ mod tests {
 
     #[test]
     fn neighbours_share_a_group_across_pages_and_a_limit_counts_it() {
-        let pages = [page("a", &["a1", "a2", "b3"], 1), page("a", &["b4", "a5"], 4), page("a", &["unencodable", "b"], 6)];
+        let pages =
+            [page("a", &["a1", "a2", "b3"], 1), page("a", &["b4", "a5"], 4), page("a", &["unencodable", "b"], 6)];
         let bodies = |max: usize| {
             let limits = Limits::none().chunk_bytes_max(max);
             let mut chunker = Chunker::new("l".into(), limits, Query::all(), Some(&Grouped), OnReject::Drop);
@@ -498,7 +499,8 @@ mod tests {
         }
         // A record alone with its group has eight bytes.
         assert_eq!(bodies(8), ["[b:1(b)]"]);
-        let chunk = Chunk::of_page(Page::new(Partition::new("a"), pages[0].records().to_vec(), PageEnd::More), Some(&Grouped));
+        let chunk =
+            Chunk::of_page(Page::new(Partition::new("a"), pages[0].records().to_vec(), PageEnd::More), Some(&Grouped));
         let some = chunk.unwrap().select(&[0, 2]).pack(&Grouped).unwrap();
         assert_eq!(some.bytes, "[a:2(a1),b:2(b3)]");
     }

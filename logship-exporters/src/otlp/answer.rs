@@ -144,8 +144,8 @@ pub(super) fn grpc_error(operation: &'static str, code: u32, text: &str, details
 mod tests {
     use super::*;
     use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsPartialSuccess, ExportLogsServiceResponse};
-    use prost::Message;
     use proptest::prelude::*;
+    use prost::Message;
 
     /// `google.rpc.Status` with a `RetryInfo` of so long, byte by byte.
     fn status(seconds: u8, nanos: u8) -> Vec<u8> {
@@ -159,12 +159,14 @@ mod tests {
     fn a_response_reads_alike_in_both_forms() {
         for (rejected, message) in [(0, ""), (3, "too old"), (0, "a warning"), (-1, "")] {
             let said = Said { rejected, message: message.to_owned() };
-            let partial = ExportLogsPartialSuccess { rejected_log_records: rejected, error_message: message.to_owned() };
+            let partial =
+                ExportLogsPartialSuccess { rejected_log_records: rejected, error_message: message.to_owned() };
             let response = ExportLogsServiceResponse { partial_success: Some(partial) };
             assert_eq!(read_protobuf(&response.encode_to_vec()).as_ref(), Some(&said));
             for count in [rejected.to_string(), format!("\"{rejected}\"")] {
-                let json =
-                    format!(r#"{{"partialSuccess":{{"rejectedLogRecords":{count},"errorMessage":"{message}"}},"x":1}}"#);
+                let json = format!(
+                    r#"{{"partialSuccess":{{"rejectedLogRecords":{count},"errorMessage":"{message}"}},"x":1}}"#
+                );
                 assert_eq!(read_json(json.as_bytes()).as_ref(), Some(&said));
             }
         }

@@ -6,8 +6,8 @@ use logship_core::{
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as Kind;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
-use prost::Message;
 use proptest::prelude::*;
+use prost::Message;
 use serde_json::json;
 
 use super::*;
@@ -246,7 +246,8 @@ fn a_record_that_names_itself_keeps_its_name() {
     let mut named = record(1);
     named.attributes = vec![("log.record.uid".into(), "own".into())];
     for request in decoded(&[named, record(2)], true) {
-        let uids: Vec<Value> = read_back(&request).iter().map(|r| r.attribute("log.record.uid").unwrap().clone()).collect();
+        let uids: Vec<Value> =
+            read_back(&request).iter().map(|r| r.attribute("log.record.uid").unwrap().clone()).collect();
         assert_eq!(uids, ["own".into(), Value::from("logs:00000000000000000002")]);
     }
 }

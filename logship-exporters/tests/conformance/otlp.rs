@@ -41,11 +41,8 @@ pub(super) fn held(server: &StrictOtlp) -> Vec<String> {
 pub(super) fn requests(server: &StrictOtlp) -> Vec<Request> {
     // A check is a request without records, and so is one that was not let in or not read.
     let is_export = |seen: &SeenRequest| seen.items > 0 || seen.status != Some(200);
-    let request = |seen: SeenRequest| Request {
-        records: seen.items,
-        body_bytes: seen.body_bytes,
-        wire_bytes: seen.wire_bytes,
-    };
+    let request =
+        |seen: SeenRequest| Request { records: seen.items, body_bytes: seen.body_bytes, wire_bytes: seen.wire_bytes };
     server.requests().into_iter().filter(is_export).map(request).collect()
 }
 

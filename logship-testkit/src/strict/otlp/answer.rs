@@ -56,12 +56,9 @@ struct Time {
 
 /// The request was read; the verdict says what became of its records.
 pub(super) fn success(form: Form, verdict: &Verdict) -> Response<Body> {
-    let partial = ExportLogsPartialSuccess {
-        rejected_log_records: verdict.rejected,
-        error_message: verdict.message.clone(),
-    };
-    let response =
-        ExportLogsServiceResponse { partial_success: (*verdict != Verdict::default()).then_some(partial) };
+    let partial =
+        ExportLogsPartialSuccess { rejected_log_records: verdict.rejected, error_message: verdict.message.clone() };
+    let response = ExportLogsServiceResponse { partial_success: (*verdict != Verdict::default()).then_some(partial) };
     match form {
         Form::Protobuf => answer(200, "application/x-protobuf", response.encode_to_vec()),
         Form::Json => answer(200, "application/json", serde_json::to_vec(&response).unwrap_or_default()),
@@ -80,9 +77,9 @@ pub(super) fn success(form: Form, verdict: &Verdict) -> Response<Body> {
 
 /// A request that is refused as a whole, with the time after which it may be tried again.
 pub(super) fn refusal(form: Form, status: u16, retry_after: Option<&str>, message: &str) -> Response<Body> {
-    let code = code_of(status, retry_after.is_some());
-    let mut details = Vec::new();
     let seconds = retry_after.and_then(|text| text.parse().ok());
+    let code = code_of(status, seconds.is_some());
+    let mut details = Vec::new();
     if let Some(seconds) = seconds.filter(|_| form == Form::Grpc) {
         let info = RetryInfo { retry_delay: Some(Time { seconds, nanos: 0 }) };
         let type_url = "type.googleapis.com/google.rpc.RetryInfo".to_owned();
@@ -100,9 +97,11 @@ pub(super) fn refusal(form: Form, status: u16, retry_after: Option<&str>, messag
             let mut response = answer(200, "application/grpc", Body::empty());
             let headers = response.headers_mut();
             headers.insert("grpc-status", HeaderValue::from(code));
-            headers.extend([("grpc-message", escaped(message)), ("grpc-status-details-bin", BASE64.encode(body))]
-                .into_iter()
-                .filter_map(|(name, value)| Some((header::HeaderName::from_static(name), value.parse().ok()?))));
+            headers.extend(
+                [("grpc-message", escaped(message)), ("grpc-status-details-bin", BASE64.encode(body))]
+                    .into_iter()
+                    .filter_map(|(name, value)| Some((header::HeaderName::from_static(name), value.parse().ok()?))),
+            );
             return response;
         }
     };

@@ -99,11 +99,8 @@ impl StrictOtlp {
 
     /// Starts one on this port; 0 is any free one.
     pub async fn start_on(port: u16) -> io::Result<Self> {
-        let node = Arc::new(Node {
-            state: Mutex::default(),
-            arrived: watch::Sender::new(0),
-            released: watch::Sender::new(0),
-        });
+        let node =
+            Arc::new(Node { state: Mutex::default(), arrived: watch::Sender::new(0), released: watch::Sender::new(0) });
         let server = Server::listen((Ipv4Addr::LOCALHOST, port).into(), router(&node)).await?;
         Ok(StrictOtlp { address: server.address(), node, server: Some(server) })
     }
