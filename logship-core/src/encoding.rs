@@ -96,10 +96,12 @@ pub(crate) struct EncodedPage {
     pub(crate) held: Option<Held>,
 }
 
+/// From how many records the length of all is guessed.
+const SAMPLE: usize = 16;
+
 impl EncodedPage {
     pub(crate) fn encode(encoding: &dyn Encoding, records: &[LogRecord]) -> Self {
-        // Encoded records are about as long as what they hold; a wrong guess costs a copy, nothing else.
-        let mut bytes = Vec::with_capacity(records.len() * 512);
+        let mut bytes = Vec::new();
         let mut ends = Vec::with_capacity(records.len());
         let mut unencodable = Vec::new();
         for (index, record) in records.iter().enumerate() {
@@ -110,6 +112,10 @@ impl EncodedPage {
                 unencodable.push((index as u32, error.reason));
             }
             ends.push(bytes.len() as u32);
+            // The others are about as long as the first few; a wrong guess costs a copy, nothing else.
+            if index + 1 == SAMPLE {
+                bytes.reserve(bytes.len() / SAMPLE * (records.len() - SAMPLE) * 9 / 8);
+            }
         }
         EncodedPage { bytes: bytes.into(), ends, unencodable, held: None }
     }

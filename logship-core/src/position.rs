@@ -196,7 +196,8 @@ impl fmt::Debug for RecordId {
 pub enum Start {
     /// At the first record there is.
     Earliest,
-    /// At the first record that is not older than this.
+    /// At the first record that is not older than this. Where positions are not in the order of time, older records
+    /// that stand behind it may be given as well.
     At(crate::Timestamp),
     /// Strictly after this position.
     After(Cursor),

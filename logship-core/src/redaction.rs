@@ -1,10 +1,11 @@
 //! Keeps secrets out of everything that leaves.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 
 use hmac::{Hmac, KeyInit, Mac};
-use regex::{Captures, Regex, RegexSet};
+use regex::{Regex, RegexSet};
 use serde::Deserialize;
 use sha2::Sha256;
 
@@ -80,6 +81,39 @@ struct Pattern {
     check: Check,
 }
 
+/// A secret in a text, and what becomes of it.
+struct Found {
+    secret: Range<usize>,
+    redact: Redact,
+}
+
+/// How often a text in which there was a secret is looked at again, at most.
+const ROUNDS_MAX: usize = 4;
+
+/// What is found and is none may hold the beginning of one, as the digits before a card's number do. In longer finds,
+/// which only look like a whole, it is not looked for: that would take the square of their length.
+const SEARCHED_AGAIN_MAX: usize = 64;
+
+impl Pattern {
+    /// Finds the secrets in a text.
+    fn find(&self, text: &str, mut found: impl FnMut(Range<usize>)) {
+        let mut at = 0;
+        while let Some(captures) = self.regex.captures_at(text, at) {
+            let Some(whole) = captures.get(0) else { return };
+            let secret = captures.name("secret").unwrap_or(whole);
+            let is_secret = !secret.is_empty() && !is_replaced(secret.as_str()) && (self.check)(secret.as_str());
+            if is_secret {
+                found(secret.range());
+            }
+            let again = !is_secret && whole.len() <= SEARCHED_AGAIN_MAX;
+            at = if again || whole.is_empty() { text.ceil_char_boundary(whole.start() + 1) } else { whole.end() };
+            if at > text.len() || whole.start() == text.len() {
+                return;
+            }
+        }
+    }
+}
+
 /// Whether what was found is one.
 type Check = fn(&str) -> bool;
 
@@ -124,10 +158,16 @@ fn is_base64_of_pair(text: &str) -> bool {
         .is_ok_and(|bytes| bytes.contains(&b':') && std::str::from_utf8(&bytes).is_ok())
 }
 
-/// What has been replaced already, and values that say that there is none.
+/// Values that say that there is none.
 fn is_no_word_of_ours(text: &str) -> bool {
-    const NONE: [&str; 8] = ["***", "null", "none", "nil", "true", "false", "<nil>", "undefined"];
-    !text.starts_with("***") && !text.starts_with('#') && !NONE.iter().any(|none| none.eq_ignore_ascii_case(text))
+    const NONE: [&str; 7] = ["null", "none", "nil", "true", "false", "<nil>", "undefined"];
+    !NONE.iter().any(|none| none.eq_ignore_ascii_case(text))
+}
+
+/// What stands in the place of a secret: passwords may begin like it.
+fn is_replaced(text: &str) -> bool {
+    let is_hex = |digits: &str| digits.len() == 16 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    text == "***" || text.strip_prefix('#').is_some_and(is_hex)
 }
 
 /// Thirteen to nineteen digits whose Luhn sum is a multiple of ten.
@@ -238,29 +278,43 @@ impl Redaction {
 
     /// A text without its secrets.
     pub fn text<'t>(&self, text: &'t str) -> Cow<'t, str> {
-        let mut result = Cow::Borrowed(text);
+        let mut clean = self.text_once(text);
+        // What was put in the place of a secret may make one of what stands beside it.
+        for _ in 0..ROUNDS_MAX {
+            let Cow::Owned(before) = &clean else { break };
+            let Cow::Owned(after) = self.text_once(before) else { break };
+            clean = Cow::Owned(after);
+        }
+        clean
+    }
+
+    fn text_once<'t>(&self, text: &'t str) -> Cow<'t, str> {
         if self.any.len() == self.patterns.len() && !self.any.is_match(text) {
-            return result;
+            return Cow::Borrowed(text);
         }
+        // Every pattern looks at the text as it was: what one of them replaces could be what tells another of a secret.
+        let mut found: Vec<Found> = Vec::new();
         for pattern in &self.patterns {
-            let replace = |found: &Captures<'_>| {
-                let whole = found.get(0).map_or("", |whole| whole.as_str());
-                let start = found.get(0).map_or(0, |whole| whole.start());
-                let secret = found.name("secret").or(found.get(0));
-                let Some(secret) = secret.filter(|secret| (pattern.check)(secret.as_str())) else {
-                    return whole.to_owned();
-                };
-                let (begin, end) = (secret.start() - start, secret.end() - start);
-                format!("{}{}{}", &whole[..begin], self.instead(secret.as_str(), pattern.redact), &whole[end..])
-            };
-            // What was found and is none leaves the text as it was.
-            if let Cow::Owned(replaced) = pattern.regex.replace_all(&result, replace)
-                && replaced != *result
-            {
-                result = Cow::Owned(replaced);
-            }
+            pattern.find(text, |secret| found.push(Found { secret, redact: pattern.redact }));
         }
-        result
+        found.sort_by_key(|found| found.secret.start);
+        found.dedup_by(|next, kept| {
+            let both_masked = next.redact == Redact::Mask && kept.redact == Redact::Mask;
+            let is_one = next.secret.start < kept.secret.end + usize::from(both_masked);
+            if is_one {
+                kept.secret.end = kept.secret.end.max(next.secret.end);
+            }
+            is_one
+        });
+        let (mut clean, mut at) = (String::new(), 0);
+        for Found { secret, redact } in found {
+            clean.push_str(&text[at..secret.start]);
+            at = secret.end;
+            clean.push_str(&self.instead(&text[secret], redact));
+        }
+        clean.push_str(&text[at..]);
+        // What was found and is none leaves the text as it was.
+        if clean == text { Cow::Borrowed(text) } else { Cow::Owned(clean) }
     }
 
     /// What is put in the place of a secret.
@@ -292,7 +346,7 @@ impl Redaction {
                 Some(redact) if *value != Value::Null => {
                     let text = self.instead(&serde_json::to_string(value).unwrap_or_default(), redact);
                     // What was redacted before stays as it is.
-                    if !value.as_str().is_some_and(|value| value == "***" || value.starts_with('#')) {
+                    if !value.as_str().is_some_and(is_replaced) {
                         *value = text.into();
                         changed = true;
                     }

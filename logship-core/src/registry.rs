@@ -64,7 +64,8 @@ fn without_value(message: &str) -> String {
             format!("{kind}, expected {expected}")
         }
         (true, None) => message.split(['"', '`']).next().unwrap_or_default().trim_end().to_owned(),
-        (false, _) => message.to_owned(),
+        // Names of fields stand in backquotes; what other parsers put in quotes is the value.
+        (false, _) => message.split('"').next().unwrap_or_default().trim_end_matches([':', ' ']).to_owned(),
     }
 }
 

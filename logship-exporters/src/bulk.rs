@@ -349,6 +349,19 @@ mod tests {
         assert_eq!(encoded(&record(), "logs", false), format!("{{\"create\":{{}}}}\n{document}"));
     }
 
+    /// Goal: a record of very many attributes takes its length, not its square. Method: what would take hours.
+    #[test]
+    fn very_many_attributes_are_each_named_once() {
+        let mut record = record();
+        let name = |number: usize| format!("field.{number}").into();
+        record.attributes = (0..300_000).map(|number| (name(number % 200_000), (number as i64).into())).collect();
+        record.attributes.push(("field_7".into(), "again".into()));
+        let line = encoded(&record, "logs", false);
+        let document: serde_json::Value = serde_json::from_str(line.lines().nth(1).unwrap()).unwrap();
+        assert_eq!(document["labels"]["field_199999"], "199999");
+        assert_eq!((line.matches("\"field_7\":").count(), line.matches("\"field_").count()), (1, 200_000));
+    }
+
     #[test]
     fn an_empty_record_has_a_time_and_an_id() {
         let id = RecordId::new(Partition::new("p"), Cursor::number(1));
@@ -432,6 +445,11 @@ mod tests {
             record.attributes = attributes.into_iter().map(|(name, value)| (name.into(), value)).collect();
             let text = encoded(&record, "logs", true);
             prop_assert_eq!(text.matches('\n').count(), 2);
+            // With a plan or without one, a document is the same.
+            let id = record.id.to_string();
+            let (mut first, mut second) = (Vec::new(), Vec::new());
+            let results = (crate::ecs::unplanned(&record, &id, &mut first), document(&record, &id, &mut second));
+            prop_assert_eq!((results.0.is_ok(), first), (results.1.is_ok(), second));
             let lines: Vec<&str> = text.lines().collect();
             let action: serde_json::Value = serde_json::from_str(lines[0]).unwrap();
             prop_assert_eq!(action["create"]["_id"].as_str().unwrap(), record.id.to_string());

@@ -1,14 +1,19 @@
 //! What carries bulk requests to a cluster.
 
 use std::fmt;
+use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use elasticsearch::auth::Credentials;
 use elasticsearch::http::headers::{HeaderMap, HeaderName, HeaderValue};
 use elasticsearch::http::transport::Transport;
 use elasticsearch::http::{Method, Url};
 use logship_core::{Certainty, Error, ErrorKind, async_trait};
+
+use crate::conceal::Concealed;
 
 /// What carries requests to a cluster: the official client's [`Transport`], or a program's own.
 #[async_trait]
@@ -48,6 +53,22 @@ pub(crate) struct Official {
     pub(crate) transport: Transport,
     /// For errors.
     pub(crate) hosts: String,
+    /// The credentials, as answers may repeat them.
+    pub(crate) concealed: RwLock<Concealed>,
+}
+
+/// The credentials as headers carry them.
+pub(crate) fn concealed(credentials: &Credentials) -> Concealed {
+    let mut concealed = Concealed::default();
+    match credentials {
+        Credentials::Basic(name, secret) | Credentials::ApiKey(name, secret) => {
+            concealed.add(BASE64.encode(format!("{name}:{secret}")).as_bytes());
+        }
+        Credentials::Bearer(token) | Credentials::EncodedApiKey(token) => concealed.add(token.as_bytes()),
+        // Those of certificates are not sent.
+        _ => {}
+    }
+    concealed
 }
 
 impl Official {
@@ -77,7 +98,8 @@ impl Official {
         let retry_after = response.headers().get("retry-after").and_then(|value| value.to_str().ok());
         let retry_after = retry_after.and_then(|text| crate::retry_after::retry_after(text, SystemTime::now()));
         let body = response.bytes().await.map_err(|error| self.unanswered(error))?;
-        Ok(BulkAnswer { status, retry_after, body })
+        let concealed = self.concealed.read().unwrap_or_else(PoisonError::into_inner);
+        Ok(BulkAnswer { status, retry_after, body: concealed.hide(body) })
     }
 
     /// Only where no connection was made is it certain that nothing arrived.
@@ -126,6 +148,7 @@ impl BulkTransport for Official {
     }
 
     fn set_credentials(&self, credentials: Credentials) {
+        *self.concealed.write().unwrap_or_else(PoisonError::into_inner) = concealed(&credentials);
         self.transport.set_auth(credentials);
     }
 }

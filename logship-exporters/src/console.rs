@@ -180,8 +180,12 @@ fn color_of(severity: Severity) -> &'static str {
 fn value(out: &mut Vec<u8>, value: &Value, line_break: &[u8]) -> Result<(), Unencodable> {
     match value {
         Value::String(text) => printable(out, text, line_break),
-        // JSON escapes control characters itself.
-        other => json::value(out, other, 0)?,
+        // JSON escapes what is below a space, and no other control character.
+        other => {
+            let mut text = Vec::new();
+            json::value(&mut text, other, 0)?;
+            printable(out, &String::from_utf8_lossy(&text), line_break);
+        }
     }
     Ok(())
 }
@@ -254,6 +258,17 @@ mod tests {
             "2026-11-20T08:30:00.123000000Z ERROR failed: \\u{1b}[2Jboom\\u{9b}1A\n    \tat Main.java:7 flow=load try=2\n"
         );
         assert!(shown(ConsoleFormat::Text, true).await.contains("Z \x1b[31mERROR\x1b[0m failed"));
+    }
+
+    #[test]
+    fn a_text_inside_others_cannot_steer_the_terminal_either() {
+        let id = RecordId::new(Partition::new("logs"), Cursor::number(1));
+        let mut record = LogRecord::new(id, Timestamp::from_secs(0));
+        record.body = Value::Map(vec![("a\u{7f}".into(), Value::Array(vec!["\u{9b}2J\n".into()]))]);
+        let mut out = Vec::new();
+        text(&record, false, &mut out).unwrap();
+        let shown = String::from_utf8(out).unwrap();
+        assert!(shown.ends_with(r#"{"a\u{7f}":["\u{9b}2J\n"]}"#), "{shown}");
     }
 
     #[tokio::test]

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use crate::conceal::Concealed;
 use crate::retry_after::retry_after;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -87,6 +88,7 @@ impl Delivery {
     /// Sends a request and reads its answer, whatever the status. An error means that there was no whole answer.
     pub(crate) async fn send(&self, request: Request) -> Result<Answer, Error> {
         let host = host_of(request.url());
+        let concealed = concealed(&request);
         let fail = |error: reqwest::Error| self.no_answer(&host, error);
         let mut response = self.client.execute(request).await.map_err(fail)?;
         let mut body = BytesMut::new();
@@ -101,7 +103,7 @@ impl Delivery {
         }
         let status = response.status().as_u16();
         let headers = std::mem::take(response.headers_mut());
-        Ok(Answer { host, status, headers, body: body.freeze(), is_cut })
+        Ok(Answer { host, status, headers, body: concealed.hide(body.freeze()), is_cut })
     }
 
     /// What it means that a request failed before its answer was whole.
@@ -148,6 +150,20 @@ impl fmt::Debug for Delivery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Delivery").field("operation", &self.operation).finish_non_exhaustive()
     }
+}
+
+/// What an answer may not repeat of a request: its secret headers, and what stands behind the host in its address.
+fn concealed(request: &Request) -> Concealed {
+    let mut concealed = Concealed::default();
+    for value in request.headers().values().filter(|value| value.is_sensitive()) {
+        concealed.add(value.as_bytes());
+    }
+    let url = request.url();
+    concealed.add(url.path().as_bytes());
+    url.path_segments().into_iter().flatten().for_each(|segment| concealed.add(segment.as_bytes()));
+    url.query_pairs().for_each(|(_, value)| concealed.add(value.as_bytes()));
+    concealed.add(url.query().unwrap_or_default().as_bytes());
+    concealed
 }
 
 /// What a status means where a destination has no rules of its own.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 
 use elasticsearch::auth::Credentials;
 use elasticsearch::cert::{Certificate, CertificateValidation};
@@ -17,8 +17,9 @@ use logship_core::{
 use serde::Deserialize;
 
 use crate::bulk::{self, BulkEncoding, DatedIndex};
+use crate::bulk_transport::{self, Official, USER_AGENT, place};
 pub use crate::bulk_transport::{BulkAnswer, BulkTransport};
-use crate::bulk_transport::{Official, USER_AGENT, place};
+use crate::conceal::Concealed;
 
 /// The largest body a server takes, in bytes before packing: its `http.max_content_length`, 100 MiB unless changed.
 /// <https://www.elastic.co/docs/reference/elasticsearch/configuration-reference/networking-settings>
@@ -219,7 +220,8 @@ impl Elasticsearch {
     /// An exporter over the program's own client, whose hosts, certificates and credentials are used: `hosts`,
     /// `cloud_id`, `ca_file` and `auth` must be left out. The client must not pack bodies itself.
     pub fn over(transport: Transport, config: ElasticsearchConfig) -> Result<Self, Error> {
-        Self::over_transport(Arc::new(Official { transport, hosts: "the program's own client".to_owned() }), config)
+        let hosts = "the program's own client".to_owned();
+        Self::over_transport(Arc::new(Official { transport, hosts, concealed: RwLock::default() }), config)
     }
 
     /// As [`over`](Elasticsearch::over), with any transport.
@@ -303,7 +305,9 @@ fn build_transport(config: &ElasticsearchConfig, context: &BuildContext) -> Resu
         _ => return Err(Error::config("hosts", "give either `hosts`, at least one, or `cloud_id`")),
     };
     let mut builder = builder.enable_meta_header(false);
+    let mut concealed = Concealed::default();
     if let Some(credentials) = config.auth.resolve(context)? {
+        concealed = bulk_transport::concealed(&credentials);
         builder = builder.auth(credentials);
     }
     if let Some(path) = &config.ca_file {
@@ -316,7 +320,7 @@ fn build_transport(config: &ElasticsearchConfig, context: &BuildContext) -> Resu
     let transport = builder.build().map_err(|error| {
         Error::new(ErrorKind::Config, "elasticsearch client", "cannot be made of this configuration").with_source(error)
     })?;
-    Ok(Official { transport, hosts })
+    Ok(Official { transport, hosts, concealed: RwLock::new(concealed) })
 }
 
 impl ElasticsearchAuth {

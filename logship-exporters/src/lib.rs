@@ -1,29 +1,35 @@
 //! The exporters of [logship](https://docs.rs/logship), one module a destination, each behind a Cargo feature of its
 //! name.
 
-#[cfg(feature = "elasticsearch")]
+#[cfg(any(feature = "elasticsearch", feature = "_fuzzing"))]
+#[cfg_attr(not(feature = "elasticsearch"), allow(dead_code, reason = "fuzzing uses a part of it"))]
 mod bulk;
 #[cfg(feature = "elasticsearch")]
 mod bulk_transport;
+#[cfg(any(feature = "elasticsearch", feature = "_http"))]
+mod conceal;
 #[cfg(feature = "console")]
 pub mod console;
 #[cfg(feature = "_http")]
 mod delivery;
-#[cfg(feature = "elasticsearch")]
+#[cfg(any(feature = "elasticsearch", feature = "_fuzzing"))]
 mod ecs;
 #[cfg(feature = "elasticsearch")]
 pub mod elasticsearch;
-#[cfg(any(feature = "console", feature = "elasticsearch", feature = "file", feature = "_http"))]
+#[cfg(any(feature = "console", feature = "elasticsearch", feature = "file", feature = "_fuzzing", feature = "_http"))]
 pub mod encode;
 #[cfg(feature = "file")]
 pub mod file;
+#[cfg(feature = "_fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(feature = "http")]
 pub mod http;
 #[cfg(feature = "otlp")]
 pub mod otlp;
 #[cfg(feature = "otlp-sdk")]
 pub mod otlp_sdk;
-#[cfg(any(feature = "elasticsearch", feature = "_http"))]
+#[cfg(any(feature = "elasticsearch", feature = "_fuzzing", feature = "_http"))]
 mod retry_after;
 #[cfg(feature = "otlp")]
 mod tls;

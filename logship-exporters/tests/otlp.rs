@@ -177,6 +177,18 @@ async fn a_key_that_was_changed_is_read_again() {
     }
 }
 
+#[tokio::test]
+async fn a_server_that_repeats_our_credentials_does_not_show_them() {
+    for protocol in PROTOCOLS {
+        let server = StrictOtlp::start().await.unwrap();
+        server.repeat_headers(true);
+        let exporter = exporter(&server.url(), protocol, json!({"headers": {"api-key": "a-long-s3cret"}}));
+        server.fail_next(1, Fault::status(400));
+        let error = exporter.export(&chunk(&exporter, 3)).await.unwrap_err();
+        assert!(error.to_string().contains("***") && !format!("{error:?}").contains("s3cret"), "{error}");
+    }
+}
+
 /// Goal: no vendor of a certificate that nobody trusts gets a record. Method: a server without TLS, and an authority
 /// that is none.
 #[tokio::test]

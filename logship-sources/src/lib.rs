@@ -1,5 +1,8 @@
 //! The sources of [logship](https://docs.rs/logship), one module a source, each behind a Cargo feature of its name.
 
+#[cfg(feature = "_fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(feature = "jsonl")]
 pub mod jsonl;
 #[cfg(feature = "memory")]

@@ -1,10 +1,11 @@
 //! Records in memory: for tests, benchmarks, and programs whose records are elsewhere kept.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use logship_core::{
-    Cursor, Error, LogRecord, Page, PageEnd, PageLimits, Partition, Query, RecordId, Source, Start, Timestamp,
+    Cursor, Error, LogRecord, Page, PageEnd, PageLimits, Partition, Query, RecordId, Source, Start, Timestamp, Value,
     async_trait,
 };
 use tokio::sync::Notify;
@@ -23,21 +24,28 @@ use tokio::sync::Notify;
 /// source.push("flows", Timestamp::now(), |record| record.body = "hello".into());
 /// assert_eq!(source.len(), 1);
 /// ```
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct MemorySource {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Shared {
     state: Mutex<BTreeMap<Partition, Records>>,
     changed: Notify,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Records {
     last: i64,
     records: Vec<LogRecord>,
+}
+
+impl fmt::Debug for MemorySource {
+    /// Without the records, which no redaction has seen yet.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemorySource").field("records", &self.len()).finish_non_exhaustive()
+    }
 }
 
 impl MemorySource {
@@ -46,7 +54,8 @@ impl MemorySource {
         MemorySource::default()
     }
 
-    /// Appends a record to a partition, at the next position. `fill` gives it what it says.
+    /// Appends a record to a partition, at the next position. `fill` gives it what it says; of values nested deeper
+    /// than 100, which no destination takes, what is deeper is left out.
     pub fn push(&self, partition: &str, timestamp: Timestamp, fill: impl FnOnce(&mut LogRecord)) -> RecordId {
         let partition = Partition::new(partition);
         let id = {
@@ -57,6 +66,8 @@ impl MemorySource {
             let mut record = LogRecord::new(id.clone(), timestamp);
             fill(&mut record);
             record.id = id.clone();
+            cut(&mut record.body, DEPTH_MAX);
+            record.attributes.iter_mut().for_each(|(_, value)| cut(value, DEPTH_MAX));
             records.records.push(record);
             id
         };
@@ -76,6 +87,30 @@ impl MemorySource {
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Partition, Records>> {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whoever looks at a value, or drops it, needs a stack as deep as it is nested. This is more than any encoding takes, so
+/// that a record which is cut is refused by it, and never shipped as if it were whole.
+const DEPTH_MAX: usize = 100;
+
+/// Leaves out of a value what is inside so many others.
+fn cut(value: &mut Value, depth: usize) {
+    match value {
+        Value::Array(_) | Value::Map(_) if depth == 0 => {
+            // Taken apart piece by piece, as dropping it whole would need the stack.
+            let mut left = vec![std::mem::take(value)];
+            while let Some(value) = left.pop() {
+                match value {
+                    Value::Array(values) => left.extend(values),
+                    Value::Map(entries) => left.extend(entries.into_iter().map(|(_, value)| value)),
+                    _ => {}
+                }
+            }
+        }
+        Value::Array(values) => values.iter_mut().for_each(|value| cut(value, depth - 1)),
+        Value::Map(entries) => entries.iter_mut().for_each(|(_, value)| cut(value, depth - 1)),
+        _ => {}
     }
 }
 

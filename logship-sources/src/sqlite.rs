@@ -42,6 +42,8 @@ pub struct SqliteSource {
     pool: SqlitePool,
     /// For deleting, where `pool` only reads.
     writer: Option<SqlitePool>,
+    /// What `pool` opens, where that is known.
+    file: Option<DatabaseFile>,
     mapping: TableMapping,
     partition: Partition,
     layout: OnceCell<Layout>,
@@ -67,13 +69,15 @@ impl SqliteSource {
         let reader = pool(4).connect_lazy_with(options.clone().read_only(true));
         let mut source = SqliteSource::in_pool(reader, config.mapping);
         source.writer = Some(pool(1).connect_lazy_with(options));
+        source.file = Some(DatabaseFile::new(config.path));
         Ok(source)
     }
 
     /// Reads, and deletes, through the host's own pool.
     pub fn in_pool(pool: SqlitePool, mapping: TableMapping) -> Self {
         let partition = Partition::new(&mapping.table);
-        SqliteSource { pool, writer: None, mapping, partition, layout: OnceCell::new(), sizes: RowSizes::default() }
+        let (layout, sizes) = (OnceCell::new(), RowSizes::default());
+        SqliteSource { pool, writer: None, file: None, mapping, partition, layout, sizes }
     }
 
     /// The table as it was when first looked at.
@@ -152,6 +156,9 @@ impl Source for SqliteSource {
     }
 
     async fn read(&self, _: &Partition, start: &Start, query: &Query, limits: PageLimits) -> Result<Page, Error> {
+        if let Some(file) = self.file.clone() {
+            file.check().await?;
+        }
         let layout = self.layout().await?;
         let asked = self.sizes.rows(limits);
         let page = Statements { dialect: Dialect::Sqlite, layout }.page(start, query, asked, None)?;
@@ -180,6 +187,50 @@ impl Source for SqliteSource {
             deleted += done.map_err(|error| failed("delete rows", error))?.rows_affected();
         }
         Ok(deleted)
+    }
+}
+
+/// A database file as it was when the source was made. An open connection would go on reading a file that has been
+/// deleted, or whose name another one has, and see nothing new in it for ever.
+#[derive(Clone, Debug)]
+struct DatabaseFile {
+    path: PathBuf,
+    identity: Option<(u64, u64)>,
+}
+
+impl DatabaseFile {
+    fn new(path: PathBuf) -> Self {
+        let identity = std::fs::metadata(&path).ok().and_then(|file| identity(&file));
+        DatabaseFile { path, identity }
+    }
+
+    /// Whether the file is still there.
+    async fn check(self) -> Result<(), Error> {
+        const OPERATION: &str = "read the log table";
+        let path = self.path.display().to_string();
+        let looked = tokio::task::spawn_blocking(move || std::fs::metadata(&self.path)).await;
+        match looked.map_err(std::io::Error::other).and_then(|file| file) {
+            Ok(file) if self.identity.is_none() || identity(&file) == self.identity => Ok(()),
+            Ok(_) => {
+                let message = "another database file has taken the place of the one that was read: start again to read \
+                               it, with an offset key of its own if its rows are others";
+                Err(Error::new(ErrorKind::State, OPERATION, message).with("path", path))
+            }
+            Err(error) => Err(Error::new(ErrorKind::Unavailable, OPERATION, "the database file is gone")
+                .with("path", path)
+                .with_source(error)),
+        }
+    }
+}
+
+/// What tells files apart, where the system says it.
+fn identity(file: &std::fs::Metadata) -> Option<(u64, u64)> {
+    #[cfg(unix)]
+    return Some((std::os::unix::fs::MetadataExt::dev(file), std::os::unix::fs::MetadataExt::ino(file)));
+    #[cfg(not(unix))]
+    {
+        let _ = file;
+        None
     }
 }
 

@@ -74,9 +74,13 @@ impl DeadLetterBox {
             Chunker::new(Arc::clone(&courier.lane), courier.limits, Query::all(), encoding, OnReject::Stop);
         chunker.add_partition(Start::Earliest);
         let pushed = chunker.push(&input, None, now);
-        if let Some((_, rejection)) = pushed.refused.first() {
+        if let Some((at, rejection)) = pushed.refused.first() {
             let message = format!("the dead letter does not take a record either: {rejection}");
-            return Err(Error::new(crate::ErrorKind::Rejected, "write a dead letter", message));
+            let error = Error::new(crate::ErrorKind::Rejected, "write a dead letter", message);
+            return Err(match input.page.records().get(*at) {
+                Some(letter) => error.with("record", &letter.id),
+                None => error,
+            });
         }
         let cuts = pushed.cuts.into_iter().chain(chunker.cut());
         let mut chunks: Vec<Chunk> = cuts.map(|cut| cut.chunk).collect();

@@ -138,6 +138,29 @@ fn what_is_no_secret_stays_as_it_is() {
     assert!(Arc::ptr_eq(&record.resource, &before.resource), "a resource without secrets is shared on");
 }
 
+/// Goal: P12. Method: what one pattern finds, or nearly finds, is a part of what tells another of a secret.
+#[test]
+fn p12_what_stands_before_a_secret_does_not_hide_it() {
+    let redaction = Redaction::builtin();
+    for (text, secret) in [
+        ("Bearer postgres://app:hunter2hunter@db", "hunter2hunter"),
+        ("bearer\npassword12: password=hunter2hunter", "hunter2hunter"),
+        ("password=#hunter2 and token: ***hunter2", "hunter2"),
+        ("in 2026 378282246310005", "378282246310005"),
+        ("4111-2026 4111 1111 1111 1111", "1111 1111"),
+    ] {
+        assert!(!redaction.text(text).contains(secret), "{text} became {}", redaction.text(text));
+    }
+    let mut named = record();
+    named.attributes = vec![("password".into(), "#hunter2".into()), ("token".into(), "#0123456789abcdef".into())];
+    redaction.apply(&mut named);
+    assert_eq!(named.attributes[0].1, "***".into());
+    assert_eq!(named.attributes[1].1, "#0123456789abcdef".into(), "what was hashed before stays");
+    // Much that is nearly a secret takes no longer than its length.
+    let much = "token=#0123456789abcdef ".repeat(40_000) + " password=hunter2hunter";
+    assert!(!redaction.text(&much).contains("hunter2"));
+}
+
 #[test]
 fn secrets_are_masked_hashed_or_dropped_as_asked() {
     let key = Secret::new("k");

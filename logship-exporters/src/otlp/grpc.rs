@@ -17,6 +17,7 @@ use logship_core::{Advice, Body, Certainty, Compression, Error, ErrorKind};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, TE};
 use reqwest::{Method, Request, Url};
 
+use crate::conceal::Concealed;
 use crate::delivery::{Connection, classify_status, host_of};
 use crate::tls;
 
@@ -47,6 +48,14 @@ pub(super) struct Reply {
     /// The message, or what there was of a body that is none.
     pub(super) message: Bytes,
     pub(super) status: Option<Status>,
+    concealed: Concealed,
+}
+
+impl Reply {
+    /// Words of the service, without what they repeat of our credentials.
+    pub(super) fn words(&self, words: &[u8]) -> String {
+        String::from_utf8_lossy(&self.concealed.hide(Bytes::copy_from_slice(words))).into_owned()
+    }
 }
 
 /// How the service says it went.
@@ -79,6 +88,8 @@ impl Calls {
     /// Sends a message and reads the reply. An error means that there was no whole reply.
     pub(super) async fn call(&self, url: Url, mut headers: HeaderMap, body: Option<&Body>) -> Result<Reply, Error> {
         let host = host_of(&url);
+        let mut concealed = Concealed::default();
+        headers.values().filter(|value| value.is_sensitive()).for_each(|value| concealed.add(value.as_bytes()));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.insert(TE, HeaderValue::from_static("trailers"));
         let packing = body.and_then(|body| body.compression.content_encoding());
@@ -109,7 +120,7 @@ impl Calls {
                 }
             }
         }
-        Ok(Reply { host, http_status, headers, message: unframed(message.freeze()), status })
+        Ok(Reply { host, http_status, headers, message: unframed(message.freeze()), status, concealed })
     }
 
     /// What it means that a call failed before its reply was whole.
@@ -136,7 +147,11 @@ impl Calls {
         };
         let error = Error::new(meaning.kind, self.operation, meaning.message).advise(advice);
         let error = error.certainty_is(meaning.certainty).with("host", &reply.host).with("status", reply.http_status);
-        if reply.message.is_empty() { error } else { error.with("answer", Error::excerpt(&reply.message)) }
+        if reply.message.is_empty() {
+            error
+        } else {
+            error.with("answer", Error::excerpt(reply.words(&reply.message).as_bytes()))
+        }
     }
 
     /// A call after which the records may be there.

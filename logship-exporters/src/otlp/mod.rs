@@ -276,11 +276,13 @@ fn refused(delivery: &Delivery, answer: &Answer) -> Error {
 
 fn grpc_reply(calls: &Calls, reply: &Reply) -> Result<Said, Error> {
     match &reply.status {
-        Some(status) if status.code == 0 => read_protobuf(&reply.message).ok_or_else(|| {
-            calls.failed(&reply.host, ErrorKind::Protocol, "the answer is not that of a server of OTLP")
-        }),
+        Some(status) if status.code == 0 => match read_protobuf(&reply.message) {
+            Some(said) => Ok(Said { message: reply.words(said.message.as_bytes()), ..said }),
+            None => Err(calls.failed(&reply.host, ErrorKind::Protocol, "the answer is not that of a server of OTLP")),
+        },
         Some(status) => {
-            let error = grpc_error(OPERATION, status.code, &status.text, status.details.as_deref());
+            let text = reply.words(status.text.as_bytes());
+            let error = grpc_error(OPERATION, status.code, &text, status.details.as_deref());
             Err(error.with("host", &reply.host))
         }
         None if reply.http_status == 200 => {

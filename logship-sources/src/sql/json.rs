@@ -11,14 +11,17 @@ pub(crate) struct JsonReader {
     keys: Vec<Text>,
 }
 
+/// Deeper nesting no destination takes: the column's text, which is then the value, it does.
+const DEPTH_MAX: usize = 64;
+
 /// Rows of a log table share few keys; beyond these a key costs a copy.
 const KEYS_KEPT: usize = 64;
 
 impl JsonReader {
-    /// The value of a JSON text; `None` if it is none.
+    /// The value of a JSON text; `None` if it is none, or nested deeper than 64.
     pub(crate) fn read(&mut self, text: &str, arena: &mut TextArena) -> Option<Value> {
         let mut deserializer = serde_json::Deserializer::from_str(text);
-        let value = Seed { keys: &mut self.keys, arena }.deserialize(&mut deserializer).ok()?;
+        let value = Seed { keys: &mut self.keys, arena, depth: 0 }.deserialize(&mut deserializer).ok()?;
         deserializer.end().ok()?;
         Some(value)
     }
@@ -27,11 +30,17 @@ impl JsonReader {
 struct Seed<'a> {
     keys: &'a mut Vec<Text>,
     arena: &'a mut TextArena,
+    /// How many values this one stands inside.
+    depth: usize,
 }
 
 impl Seed<'_> {
-    fn again(&mut self) -> Seed<'_> {
-        Seed { keys: self.keys, arena: self.arena }
+    fn inner(&mut self) -> Seed<'_> {
+        Seed { keys: self.keys, arena: self.arena, depth: self.depth + 1 }
+    }
+
+    fn check_depth<E: serde::de::Error>(&self) -> Result<(), E> {
+        if self.depth >= DEPTH_MAX { Err(E::custom("nested deeper than 64")) } else { Ok(()) }
     }
 }
 
@@ -74,17 +83,19 @@ impl<'de> Visitor<'de> for Seed<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut items: A) -> Result<Value, A::Error> {
+        self.check_depth()?;
         let mut values = Vec::new();
-        while let Some(value) = items.next_element_seed(self.again())? {
+        while let Some(value) = items.next_element_seed(self.inner())? {
             values.push(value);
         }
         Ok(Value::Array(values))
     }
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut entries: A) -> Result<Value, A::Error> {
+        self.check_depth()?;
         let mut values = Vec::with_capacity(entries.size_hint().unwrap_or(8));
-        while let Some(key) = entries.next_key_seed(Key(self.again()))? {
-            values.push((key, entries.next_value_seed(self.again())?));
+        while let Some(key) = entries.next_key_seed(Key(self.inner()))? {
+            values.push((key, entries.next_value_seed(self.inner())?));
         }
         Ok(Value::Map(values))
     }
@@ -108,7 +119,7 @@ impl Visitor<'_> for Key<'_> {
     }
 
     fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<Text, E> {
-        let Seed { keys, arena } = self.0;
+        let Seed { keys, arena, .. } = self.0;
         if let Some(known) = keys.iter().find(|known| known.as_str() == key) {
             return Ok(known.clone());
         }
@@ -146,6 +157,16 @@ mod tests {
     fn what_is_no_json_is_none() {
         for text in ["", "{", "{} {}", "{'a':1}", &"[".repeat(100_000)] {
             assert_eq!(JsonReader::default().read(text, &mut TextArena::new()), None);
+        }
+    }
+
+    /// Goal: a record that was read has a form at every destination, and in a dead letter.
+    #[test]
+    fn what_is_too_deep_for_a_destination_is_left_as_text() {
+        for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
+            let text = |depth| format!("{}1{}", open.repeat(depth), close.repeat(depth));
+            assert!(JsonReader::default().read(&text(64), &mut TextArena::new()).is_some());
+            assert_eq!(JsonReader::default().read(&text(65), &mut TextArena::new()), None);
         }
     }
 

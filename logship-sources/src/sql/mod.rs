@@ -11,6 +11,8 @@ mod statement;
 #[cfg(test)]
 pub(crate) mod testing;
 
+#[cfg(feature = "_fuzzing")]
+pub(crate) use json::JsonReader;
 pub use mapping::{IdFormat, JsonColumn, TableMapping, TimestampFormat};
 
 pub(crate) use layout::{Column, Kind, Layout};

@@ -62,8 +62,10 @@ impl Dialect {
     /// A name as SQL quotes it.
     pub(crate) fn quoted(self, name: &str) -> String {
         match self {
-            Dialect::Mysql => format!("`{}`", name.replace('`', "``")),
-            _ => format!("\"{}\"", name.replace('"', "\"\"")),
+            // SQLite takes a name in double quotes for a text where there is no such column
+            // (<https://www.sqlite.org/quirks.html#double_quoted_string_literals_are_accepted>).
+            Dialect::Mysql | Dialect::Sqlite => format!("`{}`", name.replace('`', "``")),
+            Dialect::Postgres => format!("\"{}\"", name.replace('"', "\"\"")),
         }
     }
 

@@ -8,7 +8,8 @@ use logship_core::{
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Row {
-    /// Which partition it goes to, counted from 0, of as many as [`SourceFixture::partitions`] says.
+    /// Which partition it goes to, counted from 0, of as many as
+    /// [`partitions`](super::SourceFixture::partitions) says.
     pub partition: usize,
     /// What tells it from every other row, for stores that need a key. Not in the order of time; some differ in case
     /// or in accents only.
@@ -36,7 +37,7 @@ pub(super) fn rows(partitions: usize) -> Vec<Row> {
         // Every third of the last rows comes before its neighbours: stores are not filled in the order of time.
         let micros = match number {
             0..9 => 1_000_000,
-            _ if number % 3 == 0 => 2_000_000 - number,
+            _ if number.is_multiple_of(3) => 2_000_000 - number,
             _ => 2_000_000 + number / 2,
         };
         Row {

@@ -169,13 +169,16 @@ impl Source for Table {
         let page = self.page(partition, start, query, limits).await;
         let first = page.records().first().map(|record| record.id.clone());
         Ok(match self.flaw {
-            Flaw::NamesItself => with(&page, |record| {
-                let mut record = record.clone();
-                let (number, text) = (record.id.position().as_number(), record.id.position().as_text());
-                let text = format!("{text}{}", self.instance);
-                record.id = RecordId::new(partition.clone(), Cursor::new(number, text.into()));
-                Some(record)
-            }),
+            Flaw::NamesItself => {
+                let named = |record: &LogRecord| {
+                    let mut record = record.clone();
+                    let (number, text) = (record.id.position().as_number(), record.id.position().as_text());
+                    let text = format!("{text}{}", self.instance);
+                    record.id = RecordId::new(partition.clone(), Cursor::new(number, text.into()));
+                    record
+                };
+                Page::new(partition.clone(), page.records().iter().map(named).collect(), page.end())
+            }
             Flaw::EmptyIsTheEnd if page.records().is_empty() || page.records()[0].body.as_str() > Some("row 29") => {
                 Page::new(partition.clone(), Vec::new(), PageEnd::CaughtUp)
             }

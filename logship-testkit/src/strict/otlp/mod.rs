@@ -81,6 +81,7 @@ struct State {
     /// What makes a record one that is refused, and how.
     refused: Option<(String, Refuses)>,
     warning: Option<String>,
+    repeats_headers: bool,
     script: Script,
     requests: Vec<SeenRequest>,
 }
@@ -148,6 +149,11 @@ impl StrictOtlp {
     /// Says this with every success, in which nothing was refused.
     pub fn warn(&self, warning: impl Into<String>) {
         self.node.state().warning = Some(warning.into());
+    }
+
+    /// Whether a refusal repeats the headers of the request, as some servers do.
+    pub fn repeat_headers(&self, is_on: bool) {
+        self.node.state().repeats_headers = is_on;
     }
 
     /// Lets each of the next `times` requests with records fail so, after those that were planned before. What is

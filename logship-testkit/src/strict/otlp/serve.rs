@@ -60,7 +60,10 @@ pub(super) async fn handle(
     let rest = futures::stream::iter(first).chain(parts_of_body);
     let response = match read(&node, &parts.method, parts.uri.path(), &parts.headers, form, rest, seen).await {
         Err(Refusal(status, words)) => refusal(form.unwrap_or(Form::Json), status, None, &words),
-        Ok((form, request)) => answer_with_fault(&node, &line, form, &request, seen, fault, released).await,
+        Ok((form, request)) => {
+            let headers = if node.state().repeats_headers { format!(": {:?}", parts.headers) } else { String::new() };
+            answer_with_fault(&node, &line, form, &request, seen, fault, &headers, released).await
+        }
     };
     node.state().requests[seen].status = Some(response.status().as_u16());
     response
@@ -181,6 +184,7 @@ async fn answer_with_fault(
     request: &ExportLogsServiceRequest,
     seen: usize,
     fault: Option<Fault>,
+    repeated: &str,
     mut released: watch::Receiver<usize>,
 ) -> Response<Body> {
     let take = || match node.state().take(seen, request) {
@@ -192,7 +196,7 @@ async fn answer_with_fault(
         Some(Fault::Busy(_)) => refusal(form, 429, Some("0"), "busy"),
         Some(Fault::Status { status, retry_after }) => {
             let words = if status == 413 { "received message larger than max (0)" } else { "failed on request" };
-            refusal(form, status, retry_after.as_deref(), words)
+            refusal(form, status, retry_after.as_deref(), &format!("{words}{repeated}"))
         }
         Some(Fault::ProxyPage(status)) => {
             let page = format!("<html>\r\n<head><title>{status}</title></head>\r\n<body>nginx</body>\r\n</html>\r\n");
