@@ -23,6 +23,16 @@ const GRPC_PATH: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Expo
 /// Why a request is refused: a status of HTTP and words.
 struct Refusal(u16, String);
 
+/// A request that was read.
+struct Call {
+    form: Form,
+    request: ExportLogsServiceRequest,
+    /// Its place in the log of requests.
+    seen: usize,
+    /// What a refusal repeats of it.
+    repeated: String,
+}
+
 /// Answers a request, unless it is to get no answer.
 pub(super) async fn handle(
     State(node): State<Arc<Node>>,
@@ -61,8 +71,9 @@ pub(super) async fn handle(
     let response = match read(&node, &parts.method, parts.uri.path(), &parts.headers, form, rest, seen).await {
         Err(Refusal(status, words)) => refusal(form.unwrap_or(Form::Json), status, None, &words),
         Ok((form, request)) => {
-            let headers = if node.state().repeats_headers { format!(": {:?}", parts.headers) } else { String::new() };
-            answer_with_fault(&node, &line, form, &request, seen, fault, &headers, released).await
+            let repeated = if node.state().repeats_headers { format!(": {:?}", parts.headers) } else { String::new() };
+            let call = Call { form, request, seen, repeated };
+            answer_with_fault(&node, &line, &call, fault, released).await
         }
     };
     node.state().requests[seen].status = Some(response.status().as_u16());
@@ -180,14 +191,12 @@ async fn read_up_to(
 async fn answer_with_fault(
     node: &Node,
     line: &Line,
-    form: Form,
-    request: &ExportLogsServiceRequest,
-    seen: usize,
+    call: &Call,
     fault: Option<Fault>,
-    repeated: &str,
     mut released: watch::Receiver<usize>,
 ) -> Response<Body> {
-    let take = || match node.state().take(seen, request) {
+    let form = call.form;
+    let take = || match node.state().take(call.seen, &call.request) {
         Ok(verdict) => success(form, &verdict),
         Err(words) => refusal(form, 400, None, &words),
     };
@@ -196,7 +205,7 @@ async fn answer_with_fault(
         Some(Fault::Busy(_)) => refusal(form, 429, Some("0"), "busy"),
         Some(Fault::Status { status, retry_after }) => {
             let words = if status == 413 { "received message larger than max (0)" } else { "failed on request" };
-            refusal(form, status, retry_after.as_deref(), &format!("{words}{repeated}"))
+            refusal(form, status, retry_after.as_deref(), &format!("{words}{}", call.repeated))
         }
         Some(Fault::ProxyPage(status)) => {
             let page = format!("<html>\r\n<head><title>{status}</title></head>\r\n<body>nginx</body>\r\n</html>\r\n");
