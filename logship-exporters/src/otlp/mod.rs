@@ -243,8 +243,10 @@ impl Otlp {
         let is_protobuf = content_type.starts_with("application/x-protobuf");
         if !(200..300).contains(&answer.status) {
             if is_protobuf {
-                let message = status_message(&answer.body).unwrap_or_default();
-                answer.body = message.to_vec().into();
+                // It is no message any more where our credentials were taken out of it; its words are.
+                let plain = |byte: &u8| if byte.is_ascii_control() { b' ' } else { *byte };
+                let words = status_message(&answer.body).map(<[u8]>::to_vec);
+                answer.body = words.unwrap_or_else(|| answer.body.iter().map(plain).collect()).into();
             }
             return Err(refused(delivery, &answer));
         }

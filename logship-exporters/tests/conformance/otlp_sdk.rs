@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use logship_core::{Exporter, async_trait};
+use logship_core::{Chunk, Cursor, Exporter, LogRecord, Page, PageEnd, Partition, RecordId, Timestamp, async_trait};
 use logship_exporters::otlp_sdk::SdkExporter;
 use logship_testkit::conformance::exporter::{ExporterFixture, Request, World};
 use logship_testkit::exporter_conformance;
 use logship_testkit::strict::Fault;
-use logship_testkit::strict::otlp::StrictOtlp;
+use logship_testkit::strict::otlp::{Refuses, StrictOtlp};
 use opentelemetry_otlp::{LogExporter, Protocol, RetryPolicy, WithExportConfig, WithHttpConfig};
 
 use super::otlp::{held, requests};
@@ -67,3 +67,17 @@ impl ExporterFixture for Fixture {
 }
 
 exporter_conformance!(Fixture::new);
+
+/// Goal: the weakness that the documents name is still there; where it is gone they are to say so.
+#[tokio::test]
+async fn a_partial_success_is_taken_for_a_whole_one() {
+    let server = StrictOtlp::start().await.unwrap();
+    server.require_header("api-key", "hunter2");
+    server.refuse("line", Refuses::TheRecord);
+    let id = RecordId::new(Partition::new("logs"), Cursor::number(1));
+    let mut record = LogRecord::new(id, Timestamp::from_secs(1));
+    record.body = "line".into();
+    let chunk = Chunk::of_page(Page::new(Partition::new("logs"), vec![record], PageEnd::More), None).unwrap();
+    let outcome = exporter(&server.url()).export(&chunk).await.unwrap();
+    assert_eq!((outcome.accepted_count(), server.count()), (1, 0));
+}
