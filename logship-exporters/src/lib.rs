@@ -44,6 +44,10 @@ pub mod loki;
 pub mod newrelic;
 #[cfg(feature = "opensearch")]
 pub mod opensearch;
+#[cfg(feature = "otlp")]
+pub mod otlp;
+#[cfg(feature = "otlp-sdk")]
+pub mod otlp_sdk;
 #[cfg(any(feature = "elasticsearch", feature = "_fuzzing", feature = "_http"))]
 mod retry_after;
 #[cfg(feature = "opensearch")]
@@ -77,6 +81,8 @@ pub fn register(registry: &mut Registry) {
     newrelic::register(registry);
     #[cfg(feature = "opensearch")]
     opensearch::register(registry);
+    #[cfg(feature = "otlp")]
+    otlp::register(registry);
     #[cfg(feature = "splunk")]
     splunk::register(registry);
     // Without any exporter there is nothing to add to it.

@@ -22,6 +22,10 @@ mod loki;
 mod newrelic;
 #[cfg(feature = "opensearch")]
 mod opensearch;
+#[cfg(feature = "otlp")]
+mod otlp;
+#[cfg(all(feature = "otlp", feature = "otlp-sdk"))]
+mod otlp_sdk;
 #[cfg(feature = "splunk")]
 mod splunk;
 #[cfg(any(feature = "datadog", feature = "newrelic", feature = "splunk"))]
@@ -37,6 +41,7 @@ mod stand;
     feature = "loki",
     feature = "newrelic",
     feature = "opensearch",
+    feature = "otlp",
     feature = "splunk"
 ))]
 async fn nowhere() -> String {

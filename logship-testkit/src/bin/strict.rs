@@ -9,10 +9,11 @@ use logship_testkit::strict::logzio::StrictLogzio;
 use logship_testkit::strict::loki::StrictLoki;
 use logship_testkit::strict::newrelic::StrictNewRelic;
 use logship_testkit::strict::opensearch::{Access, StrictOpenSearch};
+use logship_testkit::strict::otlp::StrictOtlp;
 use logship_testkit::strict::splunk::StrictSplunk;
 
 /// What there is, and the port of each unless another is given.
-const DESTINATIONS: [(&str, u16); 8] = [
+const DESTINATIONS: [(&str, u16); 9] = [
     ("datadog", 8282),
     ("elasticsearch", 9200),
     ("loggly", 8080),
@@ -20,6 +21,7 @@ const DESTINATIONS: [(&str, u16); 8] = [
     ("loki", 3100),
     ("newrelic", 8283),
     ("opensearch", 9200),
+    ("otlp", 4318),
     ("splunk", 8088),
 ];
 
@@ -47,6 +49,7 @@ async fn main() -> io::Result<()> {
         "loki" => serve(name, StrictLoki::start_on(port).await?, |server| server.url()).await,
         "newrelic" => serve(name, StrictNewRelic::start_on(port).await?, |server| server.url()).await,
         "opensearch" => serve(name, StrictOpenSearch::start_on(port, Access::Open).await?, |server| server.url()).await,
+        "otlp" => serve(name, StrictOtlp::start_on(port).await?, |server| server.url()).await,
         "splunk" => serve(name, StrictSplunk::start_on(port).await?, |server| server.url()).await,
         _ => Err(usage()),
     }

@@ -12,6 +12,7 @@ pub mod logzio;
 pub mod loki;
 pub mod newrelic;
 pub mod opensearch;
+pub mod otlp;
 mod server;
 pub mod splunk;
 mod stand;
