@@ -102,8 +102,11 @@ async fn each_fault_leaves_every_record_there() {
             server.fail_next(3, fault.clone());
             let lane = ship(source(), lane(&server.url(), protocol)).await;
             let repeated = assert_all_there(&server, &lane, &format!("{protocol:?} {fault:?}"));
-            let may_repeat = matches!(fault, Fault::LoseAnswer | Fault::TruncateAnswer);
-            assert_eq!(repeated > 0, may_repeat, "{protocol:?} {fault:?}: {repeated}");
+            // With the connection the other call on it breaks off, whose records may have been taken.
+            if !(protocol == OtlpProtocol::Grpc && fault == Fault::DropUnread) {
+                let must_repeat = matches!(fault, Fault::LoseAnswer | Fault::TruncateAnswer);
+                assert_eq!(repeated > 0, must_repeat, "{protocol:?} {fault:?}: {repeated}");
+            }
         }
     }
 }

@@ -68,7 +68,7 @@ pub(super) struct Status {
 }
 
 impl Calls {
-    pub(super) fn new(operation: &'static str, connection: &Connection) -> Result<Self, Error> {
+    pub(super) fn new(operation: &'static str, url: &Url, connection: &Connection) -> Result<Self, Error> {
         let mut client = reqwest::Client::builder()
             .tls_backend_preconfigured(tls::config_for(connection, &[b"h2"])?)
             .http2_prior_knowledge()
@@ -76,7 +76,8 @@ impl Calls {
             .connect_timeout(CONNECT_TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never());
-        if !connection.system_proxy {
+        // Without TLS there is no tunnel through a proxy, and few proxies speak HTTP/2 themselves.
+        if !connection.system_proxy || url.scheme() == "http" {
             client = client.no_proxy();
         }
         let client = client.build().map_err(|error| {

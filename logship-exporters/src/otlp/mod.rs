@@ -88,7 +88,7 @@ pub struct OtlpConfig {
     /// (<https://pkg.go.dev/google.golang.org/grpc#MaxRecvMsgSize>).
     #[serde(default = "default_chunk_bytes_max")]
     pub chunk_bytes_max: usize,
-    /// How connections are made.
+    /// How connections are made. Over gRPC without TLS they go through no proxy.
     #[serde(default)]
     pub connection: Connection,
 }
@@ -197,7 +197,7 @@ impl Otlp {
         }
         let headers = headers(&config, url_auth.as_ref(), &context)?;
         let transport = match config.protocol {
-            OtlpProtocol::Grpc => Transport::Grpc(Calls::new(OPERATION, &config.connection)?),
+            OtlpProtocol::Grpc => Transport::Grpc(Calls::new(OPERATION, &url, &config.connection)?),
             _ => Transport::Http(Delivery::new(OPERATION, &config.connection)?),
         };
         let encoding: Arc<dyn Encoding> = match config.protocol {
