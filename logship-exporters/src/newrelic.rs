@@ -211,9 +211,13 @@ impl Exporter for NewRelic {
         let Some(body) = chunk.body() else {
             return Err(Error::new(ErrorKind::Unexpected, "newrelic export", "the chunk was not encoded"));
         };
+        let key = self.key.value();
         let mut request = post(&self.url, "application/json", body);
-        request.headers_mut().insert(&self.key.header, self.key.value());
+        request.headers_mut().insert(&self.key.header, key.clone());
         let answer = self.delivery.send(request).await?;
+        if matches!(answer.status, 401 | 403) {
+            self.key.refuse(key);
+        }
         match answer.status {
             200..300 => Ok(Outcome::all_accepted(chunk.len())),
             _ => Err(self.refused(&answer)),

@@ -314,7 +314,12 @@ impl Exporter for Splunk {
         let Some(body) = chunk.body() else {
             return Err(Error::new(ErrorKind::Unexpected, "splunk export", "the chunk was not encoded"));
         };
-        let answer = self.delivery.send(self.request(&self.url, body)).await?;
+        let request = self.request(&self.url, body);
+        let token = request.headers().get(&self.token.header).cloned();
+        let answer = self.delivery.send(request).await?;
+        if let (401 | 403, Some(token)) = (answer.status, token) {
+            self.token.refuse(token);
+        }
         match answer::verdict(&self.delivery, &answer, chunk.len())? {
             Verdict::Refused(outcome) => Ok(outcome),
             Verdict::Received(Some(ack)) if self.config.acknowledge => {
