@@ -249,3 +249,49 @@ impl fmt::Debug for NewRelic {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn exporter(fields: serde_json::Value) -> Result<NewRelic, Error> {
+        let serde_json::Value::Object(fields) = fields else { panic!("fields are a map") };
+        NewRelic::new(read_fields(fields)?, &BuildContext::default())
+    }
+
+    #[test]
+    fn an_address_is_that_of_the_vendor_or_the_one_given() {
+        for (fields, expected) in [
+            (json!({"license_key": "hunter2"}), "https://log-api.newrelic.com/log/v1"),
+            (json!({"license_key": "hunter2", "region": "eu"}), "https://log-api.eu.newrelic.com/log/v1"),
+            (json!({"license_key": "hunter2", "region": "fedramp"}), "https://gov-log-api.newrelic.com/log/v1"),
+            (
+                json!({"apiKey": "hunter2", "basePath": "https://log-api.newrelic.com"}),
+                "https://log-api.newrelic.com/log/v1",
+            ),
+        ] {
+            assert_eq!(exporter(fields).unwrap().url.as_str(), expected);
+        }
+    }
+
+    #[test]
+    fn a_wrong_configuration_is_named_and_shows_no_secret() {
+        for (fields, field) in [
+            (json!({}), "license_key"),
+            (json!({"license_key": ""}), "license_key"),
+            (json!({"license_key": "hunter2", "region": "mars"}), "region"),
+            (json!({"license_key": "hunter2", "region": "eu", "url": "http://x"}), "region"),
+            (json!({"license_key": "hunter2", "url": "http://hunter2@x"}), "url"),
+            (json!({"license_key": "hunter2", "chunk_bytes_max": 0}), "chunk_bytes_max"),
+            (json!({"license_key": "hunter2", "attributes": {"a": 1}}), "attributes.a"),
+            (json!({"license_key": "hunter2", "key": 1}), "key"),
+        ] {
+            let shown = fields.to_string();
+            let error = exporter(fields).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config, "{shown}");
+            assert!(error.to_string().contains(field), "{shown}: {error}");
+            assert!(!format!("{error:?}").contains("hunter2"), "{shown}: {error}");
+        }
+    }
+}
