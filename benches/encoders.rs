@@ -10,6 +10,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use logship::exporters::elasticsearch::{Elasticsearch, ElasticsearchConfig};
 use logship::exporters::encode::Format;
 use logship::exporters::file::{FileConfig, FileExporter};
+use logship::exporters::otlp::{Otlp, OtlpConfig, OtlpProtocol};
 use logship::{
     BuildContext, Cursor, Encoding, Exporter, LogRecord, Partition, RecordId, Resource, Severity, TextArena, Timestamp,
 };
@@ -46,10 +47,17 @@ fn encoders(criterion: &mut Criterion) {
     let elasticsearch = ElasticsearchConfig::new(vec!["http://localhost:9200".parse().unwrap()], "logs");
     let elasticsearch = Elasticsearch::new(elasticsearch, &BuildContext::default()).unwrap();
     let file = |format| FileExporter::new(FileConfig { format, ..FileConfig::default() });
-    let encodings: [(&str, Arc<dyn Encoding>); 3] = [
+    let otlp = |protocol| {
+        let mut config = OtlpConfig::new("http://localhost:4318");
+        config.protocol = protocol;
+        Otlp::new(config, BuildContext::default()).unwrap()
+    };
+    let encodings: [(&str, Arc<dyn Encoding>); 5] = [
         ("elasticsearch_bulk", elasticsearch.encoding().unwrap()),
         ("ion_rows", file(Format::Ion).encoding().unwrap()),
         ("json_rows", file(Format::Json).encoding().unwrap()),
+        ("otlp_json", otlp(OtlpProtocol::HttpJson).encoding().unwrap()),
+        ("otlp_protobuf", otlp(OtlpProtocol::HttpProtobuf).encoding().unwrap()),
     ];
     let records = records();
     let mut group = criterion.benchmark_group("encoders");

@@ -1,13 +1,23 @@
 #!/usr/bin/env bash
-# Real databases for the tests: PostgreSQL 15 and MariaDB 10.11 of Debian 12, on loopback, with throw-away data.
+# Real servers for the tests, on loopback, with throw-away data: PostgreSQL 15 and MariaDB 10.11 of Debian 12; of PyPI
+# two that take OTLP, Rotel and Datadog's test agent.
 #
 #   eval "$(scripts/servers.sh start)"   starts what is not running, and says where it is
-#   scripts/servers.sh stop              ends both and removes their data
+#   eval "$(scripts/servers.sh otlp)"    the same for those that take OTLP alone
+#   scripts/servers.sh stop              ends all and removes their data
 set -euo pipefail
 
 PG_PORT=24432
 MARIADB_PORT=24306
-ROOT="${XDG_CACHE_HOME:-$HOME/.cache}/logship/servers"
+ROTEL_VERSION=0.0.1a15
+ROTEL_GRPC_PORT=24317
+ROTEL_HTTP_PORT=24318
+DATADOG_VERSION=1.69.1
+DATADOG_PORT=24126
+DATADOG_GRPC_PORT=24127
+DATADOG_HTTP_PORT=24128
+CACHE="${XDG_CACHE_HOME:-$HOME/.cache}/logship"
+ROOT="$CACHE/servers"
 PG_BIN=/usr/lib/postgresql/15/bin
 
 say() { printf '%s\n' "$*" >&2; }
@@ -72,6 +82,67 @@ start_mariadb() {
   wait_for "$MARIADB_PORT" "$dir/log"
 }
 
+# A program of PyPI in an environment of its own, as what these need differs. The folder's name holds the version.
+python_env() {
+  local dir="$CACHE/python/$1-$2"
+  if [ ! -e "$dir/complete" ]; then
+    say "installing $1 $2"
+    rm -rf "$dir"
+    if ! python3 -m venv "$dir" >&2; then
+      [ "$(id -u)" = 0 ] || fail "python3-venv is not installed, and only root can install it"
+      apt-get update -q >&2
+      DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends python3-venv >&2
+      python3 -m venv "$dir" >&2
+    fi
+    "$dir/bin/pip" install -q --disable-pip-version-check "$1==$2" >&2
+    touch "$dir/complete"
+  fi
+  echo "$dir"
+}
+
+# Keeps nothing; what it took stands in its log.
+start_rotel() {
+  local dir="$ROOT/rotel" env
+  if is_running "$dir/pid" rotel-agent; then return; fi
+  answers "$ROTEL_HTTP_PORT" && fail "port $ROTEL_HTTP_PORT is taken by somebody else"
+  env="$(python_env rotel "$ROTEL_VERSION")"
+  rm -rf "$dir"
+  mkdir -p "$dir"
+  "$env"/lib/python3*/site-packages/rotel/rotel-agent start --exporter blackhole \
+    --debug-log logs --debug-log-verbosity basic --pid-file "$dir/own-pid" --log-file "$dir/own-log" \
+    --otlp-grpc-endpoint "127.0.0.1:$ROTEL_GRPC_PORT" --otlp-http-endpoint "127.0.0.1:$ROTEL_HTTP_PORT" \
+    </dev/null >"$dir/log" 2>&1 &
+  echo $! >"$dir/pid"
+  wait_for "$ROTEL_HTTP_PORT" "$dir/log"
+}
+
+# Gives back what it took.
+start_datadog() {
+  local dir="$ROOT/datadog" env
+  if is_running "$dir/pid" python; then return; fi
+  answers "$DATADOG_HTTP_PORT" && fail "port $DATADOG_HTTP_PORT is taken by somebody else"
+  env="$(python_env ddapm-test-agent "$DATADOG_VERSION")"
+  rm -rf "$dir"
+  mkdir -p "$dir"
+  (cd "$dir" && exec "$env/bin/python" "$env/bin/ddapm-test-agent" --host 127.0.0.1 --port "$DATADOG_PORT" \
+    --otlp-http-port "$DATADOG_HTTP_PORT" --otlp-grpc-port "$DATADOG_GRPC_PORT" --disable-llmobs-data-forwarding \
+    </dev/null >"$dir/log" 2>&1) &
+  echo $! >"$dir/pid"
+  wait_for "$DATADOG_HTTP_PORT" "$dir/log"
+  wait_for "$DATADOG_GRPC_PORT" "$dir/log"
+}
+
+start_otlp() {
+  start_rotel
+  start_datadog
+  echo "export LOGSHIP_OTLP_ROTEL_HTTP=http://127.0.0.1:$ROTEL_HTTP_PORT"
+  echo "export LOGSHIP_OTLP_ROTEL_GRPC=http://127.0.0.1:$ROTEL_GRPC_PORT"
+  echo "export LOGSHIP_OTLP_ROTEL_LOG=$ROOT/rotel/log"
+  echo "export LOGSHIP_OTLP_DATADOG_HTTP=http://127.0.0.1:$DATADOG_HTTP_PORT"
+  echo "export LOGSHIP_OTLP_DATADOG_GRPC=http://127.0.0.1:$DATADOG_GRPC_PORT"
+  echo "export LOGSHIP_OTLP_DATADOG_READBACK=http://127.0.0.1:$DATADOG_HTTP_PORT/test/session/logs"
+}
+
 # Every folder above must let the server's user through.
 make_dir() {
   mkdir -p "$1"
@@ -105,13 +176,19 @@ case "${1:-}" in
     start_mariadb
     echo "export LOGSHIP_POSTGRES_URL=postgres://postgres@127.0.0.1:$PG_PORT/postgres"
     echo "export LOGSHIP_MYSQL_URL=mysql://root@127.0.0.1:$MARIADB_PORT/mysql"
+    start_otlp
+    ;;
+  otlp)
+    start_otlp
     ;;
   stop)
     stop_one "$ROOT/postgres/data/postmaster.pid" postgres INT
     stop_one "$ROOT/mariadb/pid" mariadbd TERM
-    rm -rf "$ROOT/postgres" "$ROOT/mariadb"
+    stop_one "$ROOT/rotel/pid" rotel-agent TERM
+    stop_one "$ROOT/datadog/pid" python TERM
+    rm -rf "$ROOT/postgres" "$ROOT/mariadb" "$ROOT/rotel" "$ROOT/datadog"
     ;;
   *)
-    fail "usage: scripts/servers.sh start|stop"
+    fail "usage: scripts/servers.sh start|otlp|stop"
     ;;
 esac

@@ -11,9 +11,9 @@ use std::time::Duration;
 use logship::sources::memory::MemorySource;
 use logship::state::memory::MemoryOffsets;
 use logship::{
-    ArrivalOrder, CancellationToken, Chunk, CpuWork, Cursor, Error, ErrorKind, Exporter, Lane, LaneStatus, LogRecord,
-    LogShipper, LogShipperBuilder, OffsetKey, OffsetStore, Outcome, Page, PageEnd, PageLimits, Partition, Query,
-    RecordId, Source, Start, Timestamp, async_trait,
+    Advice, ArrivalOrder, CancellationToken, Chunk, CpuWork, Cursor, Error, ErrorKind, Exporter, Lane, LaneStatus,
+    LogRecord, LogShipper, LogShipperBuilder, OffsetKey, OffsetStore, OnReject, Outcome, Page, PageEnd, PageLimits,
+    Partition, Query, RecordId, Source, Start, Timestamp, async_trait,
 };
 
 /// What else keeps a way of losing records from happening here: its number, the test, and where that stands.
@@ -98,6 +98,8 @@ enum Does {
     Refuse,
     /// Takes so long.
     Dawdle(Duration),
+    /// Refuses a request as a whole for one record in it, and does not say which.
+    RefuseWhole(i64),
 }
 
 fn told(does: Does) -> Told {
@@ -116,6 +118,10 @@ impl Exporter for Told {
             Does::SwallowSilently => std::future::pending().await,
             Does::Refuse => return Err(Error::new(ErrorKind::Unavailable, "be told", "away")),
             Does::Dawdle(time) => tokio::time::sleep(time).await,
+            Does::RefuseWhole(bad) if chunk.records().any(|record| record.id.position().as_number() == bad) => {
+                return Err(Error::new(ErrorKind::Rejected, "be told", "something in here").advise(Advice::Split));
+            }
+            Does::RefuseWhole(_) => {}
             Does::Accept | Does::ForgetOne => {}
         }
         for (index, record) in chunk.records().enumerate() {
@@ -165,6 +171,20 @@ async fn h2_a_forgotten_record_is_not_delivered() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn p10_a_chunk_that_is_refused_as_a_whole_is_halved_down_to_the_one_record() {
+    let (store, exporter) = (MemoryOffsets::new(), told(Does::RefuseWhole(17)));
+    let lane = Lane::new("told", exporter.clone()).chunk(32).on_reject(OnReject::Drop);
+    let builder = LogShipper::builder(records(64)).offsets(store.clone()).offset_key("key").cpu_work(CpuWork::Inline);
+    let report = builder.lane(lane).build().unwrap().run_once().await.unwrap().require_complete().unwrap();
+    let lane = &report.lanes[0];
+    assert_eq!((lane.accepted, lane.rejected, lane.rejections[0].0.position().as_number()), (63, 1, 17));
+    let stored: Vec<i64> = exporter.stored.lock().unwrap().iter().map(|id| id.position().as_number()).collect();
+    assert!(stored.is_sorted() && stored.len() == 63, "in order, and once: {stored:?}");
+    // Of 32 records one is found by ten more requests.
+    assert_eq!(exporter.requests.load(Ordering::Relaxed), 1 + 10 + 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn h9_where_a_queue_would_be_full_the_reader_waits() {
     let (store, exporter) = (MemoryOffsets::new(), told(Does::Dawdle(Duration::from_secs(1))));
     let shipper = shipper(records(5_000), &store, &exporter).page_records(10).byte_budget(256 * 1024).build().unwrap();
@@ -203,11 +223,14 @@ async fn h11_a_stop_waits_for_what_is_under_way_until_the_grace_is_over() {
     }
 }
 
+/// By partition: numbers and times.
+type Rows = BTreeMap<String, Vec<(i64, Timestamp)>>;
+
 /// A table of rows by number, which are given two at a time, those that are not wanted as pages without a record; a
 /// row can appear behind others.
 #[derive(Clone, Debug, Default)]
 struct Table {
-    rows: Arc<Mutex<BTreeMap<String, Vec<(i64, Timestamp)>>>>,
+    rows: Arc<Mutex<Rows>>,
 }
 
 impl Table {

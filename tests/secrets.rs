@@ -388,6 +388,25 @@ fn misconfigure(credentials: &mut Credentials) -> Seen {
             "auth": {"basic": {"username": "u", "password": format!("{}\n", secret("esline"))}}}),
         ),
         ("elasticsearch", json!({"cloud_id": secret("cloud"), "index": "logs"})),
+        ("loggly", json!({"token": [secret("logglylist")]})),
+        ("loggly", json!({"token": "x", "url": format!("http://user:{}@host/", secret("logglyuser"))})),
+        ("loggly", json!({"token": secret("loggly")})),
+        ("logzio", json!({"token": {"value": secret("logziolist")}})),
+        ("logzio", json!({"token": "x", "url": format!("http://user:{}@host/", secret("logziouser"))})),
+        ("logzio", json!({"token": "x", "url": format!("http://host/?token={}", secret("logzioquery"))})),
+        ("logzio", json!({"token": secret("logzio")})),
+        ("loki", json!({"url": format!("http://user:{}@host:port/", secret("lokiport"))})),
+        ("loki", json!({"url": "http://host/", "auth": secret("lokivariant")})),
+        ("loki", json!({"url": "http://host/", "auth": {"bearer": {"token": format!("{}\n", secret("lokiline"))}}})),
+        ("loki", json!({"url": format!("http://user:{}@host/", secret("loki"))})),
+        ("opensearch", json!({"hosts": [format!("http://user:{}@host/", secret("oshosts"))], "index": "logs"})),
+        ("opensearch", json!({"hosts": ["http://host/"], "index": "logs", "auth": {"aws": secret("osvariant")}})),
+        (
+            "opensearch",
+            json!({"hosts": ["http://host/"], "index": "logs", "auth": {"aws": {"region": "eu-west-1", "credentials":
+                {"static": {"access_key_id": "x", "secret_access_key": secret("oskey"),
+                    "session_token": secret("ostoken")}}}}}),
+        ),
     ];
     for (kind, config) in wrong {
         match registry().exporter(kind, fields(config.clone()), &BuildContext::default()) {

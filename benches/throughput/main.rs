@@ -1,5 +1,5 @@
 //! What whole runs cost: records in a second of CPU, each scenario in a process of its own beside its reference loop,
-//! against a sink in a third one.
+//! against a receiver in a third one.
 //!
 //! ```text
 //! cargo bench --bench throughput -- [--records N] [--only TEXT] [--json FILE] [--require]
@@ -10,10 +10,10 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark says what it found")]
 
 mod corpus;
+mod receiver;
 mod reference;
 mod scenario;
 mod shipping;
-mod sink;
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -24,8 +24,8 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 use serde::{Deserialize, Serialize};
 
+use crate::receiver::Receiver;
 use crate::scenario::{SCENARIOS, Scenario};
-use crate::sink::Sink;
 
 /// Programs that ship use an allocator of this kind; the library leaves the choice to them.
 #[global_allocator]
@@ -60,8 +60,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let value =
         |name: &str| arguments.iter().position(|argument| argument == name).and_then(|at| arguments.get(at + 1));
-    if arguments.iter().any(|argument| argument == "--sink") {
-        return Ok(sink::serve()?);
+    if arguments.iter().any(|argument| argument == "--receiver") {
+        return Ok(receiver::serve()?);
     }
     if let Some(scenario) = value("--child") {
         let path = |name| value(name).map(PathBuf::from).ok_or(format!("{name} is missing"));
@@ -74,7 +74,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let dir = std::env::temp_dir().join("logship-throughput");
     std::fs::create_dir_all(&dir)?;
     let corpus = corpus::file(&dir, records)?;
-    let sink = Sink::start()?;
+    let receiver = Receiver::start()?;
     let mut all = Vec::new();
     println!(
         "{:22} {:>10} {:>10} {:>6} {:>6} {:>9} {:>9}",
@@ -82,7 +82,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     );
     for (scenario, least) in SCENARIOS.iter().filter(|(name, _)| name.contains(only)) {
         let scenario: Scenario = scenario.parse()?;
-        let measured = measure(scenario, *least, &corpus, &sink, &dir)?;
+        let measured = measure(scenario, *least, &corpus, &receiver, &dir)?;
         let or_dash =
             |value: Option<f64>, digits: usize| value.map_or("-".to_owned(), |value| format!("{value:.digits$}"));
         println!(
@@ -116,7 +116,7 @@ fn measure(
     scenario: Scenario,
     least: Option<f64>,
     corpus: &Path,
-    sink: &Sink,
+    receiver: &Receiver,
     dir: &Path,
 ) -> Result<Measured, Box<dyn Error>> {
     let has_reference = scenario.to != scenario::To::Null;
@@ -127,9 +127,9 @@ fn measure(
         }
     };
     for _ in 0..3 {
-        keep(&mut logship, run(scenario, false, corpus, sink, dir)?);
+        keep(&mut logship, run(scenario, false, corpus, receiver, dir)?);
         if has_reference {
-            keep(&mut reference, run(scenario, true, corpus, sink, dir)?);
+            keep(&mut reference, run(scenario, true, corpus, receiver, dir)?);
         }
     }
     let logship = logship.ok_or("nothing was measured")?;
@@ -138,12 +138,18 @@ fn measure(
 }
 
 /// One scenario in a process of its own.
-fn run(scenario: Scenario, reference: bool, corpus: &Path, sink: &Sink, dir: &Path) -> Result<Cost, Box<dyn Error>> {
+fn run(
+    scenario: Scenario,
+    reference: bool,
+    corpus: &Path,
+    receiver: &Receiver,
+    dir: &Path,
+) -> Result<Cost, Box<dyn Error>> {
     let out = dir.join("out");
     std::fs::remove_dir_all(&out).ok();
     std::fs::create_dir_all(&out)?;
     let mut command = Command::new(std::env::current_exe()?);
-    command.args(["--child", &scenario.to_string(), "--port", &sink.port.to_string()]);
+    command.args(["--child", &scenario.to_string(), "--port", &receiver.port.to_string()]);
     command.arg("--corpus").arg(corpus).arg("--dir").arg(&out);
     if reference {
         command.arg("--reference");

@@ -239,7 +239,7 @@ impl Destinations {
                 continue;
             }
             let (path, encoding, length) = (self.path, self.encoding, body.len());
-            let head = format!("POST {path} HTTP/1.1\r\nhost: sink\r\n{encoding}content-length: {length}\r\n\r\n");
+            let head = format!("POST {path} HTTP/1.1\r\nhost: receiver\r\n{encoding}content-length: {length}\r\n\r\n");
             stream.get_mut().write_all(head.as_bytes())?;
             stream.get_mut().write_all(body)?;
             let mut length = 0;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::encoding::EncodedPage;
+use crate::encoding::{self, EncodedPage, Stretch};
 use crate::engine::budget::Held;
 use crate::{Compression, LogRecord, Page, Partition, Start};
 
@@ -62,6 +62,14 @@ pub(crate) struct Segment {
     pub(crate) range: Range<usize>,
     /// Counts the page and its encoded form against the lane's share, as long as the lane holds them.
     pub(crate) _held: Option<Arc<Held>>,
+}
+
+impl Segment {
+    /// The records with their encoded form, if they have one.
+    fn stretch(&self) -> Option<Stretch<'_>> {
+        let encoded = self.encoded.as_deref()?;
+        Some(Stretch { records: &self.page.records()[self.range.clone()], encoded, from: self.range.start })
+    }
 }
 
 /// The body of a request, ready to send.
@@ -165,21 +173,10 @@ impl Chunk {
 
     /// Encodes and packs the body.
     pub(crate) fn pack(&self, encoding: &dyn crate::Encoding) -> Result<Body, crate::Error> {
-        let separator = encoding.separator();
+        let stretches: Vec<Stretch<'_>> = self.segments.iter().filter_map(Segment::stretch).collect();
+        let mut heads = Vec::new();
         let mut parts: Vec<&[u8]> = vec![encoding.begin()];
-        for segment in &self.segments {
-            let Some(encoded) = &segment.encoded else { continue };
-            if separator.is_empty() {
-                parts.push(encoded.range(segment.range.clone()));
-                continue;
-            }
-            for index in segment.range.clone() {
-                if parts.len() > 1 {
-                    parts.push(separator);
-                }
-                parts.push(encoded.record(index));
-            }
-        }
+        parts.extend(encoding::parts(encoding, &stretches, &mut heads));
         parts.push(encoding.end());
         let unpacked_len = parts.iter().map(|part| part.len()).sum();
         let compression = encoding.compression();

@@ -1,6 +1,7 @@
 //! How records become the body of a request.
 
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -11,7 +12,9 @@ use crate::{Compression, LogRecord};
 ///
 /// An exporter that has one lets the engine encode: chunks are then cut at the exact encoded size, bodies are kept for
 /// retries, and lanes whose encodings have the same key share the work. A body is
-/// `begin record (separator record)* end`, packed as [`Encoding::compression`] says.
+/// `begin record (separator record)* end`, packed as [`Encoding::compression`] says. With a [`Grouping`] it is
+/// `begin group (separator group)* end`, where a group is what its records share, `record (separator record)*`, and the
+/// group's end.
 ///
 /// # Contract
 /// 1. Encodings of equal [`key`](Encoding::key) MUST write equal bytes for equal records, whoever made them.
@@ -44,6 +47,34 @@ pub trait Encoding: fmt::Debug + Send + Sync {
     fn compression(&self) -> Compression {
         Compression::None
     }
+
+    /// How neighbours share what they have in common, for formats that say it once for many records, such as the
+    /// resource in OTLP. By default every record stands alone.
+    fn grouping(&self) -> Option<Arc<dyn Grouping>> {
+        None
+    }
+}
+
+/// How an encoding writes, once for a run of neighbouring records, what these share.
+///
+/// # Contract
+/// 1. [`begin`](Grouping::begin) MUST write equal bytes for all records that share a group, and MUST NOT depend on
+///    anything but the record and the length.
+/// 2. [`begin`](Grouping::begin) MUST NOT write more bytes for a smaller length.
+/// 3. [`begin`](Grouping::begin) is asked only about records that have a form: what a group cannot say,
+///    [`Encoding::record`] refuses.
+pub trait Grouping: fmt::Debug + Send + Sync {
+    /// Whether two neighbours stand in one group.
+    fn is_shared(&self, one: &LogRecord, other: &LogRecord) -> bool;
+
+    /// Appends what stands before the records of a group. `records_len` is the length of these, with the separators
+    /// between them: for formats in which a length comes first.
+    fn begin(&self, record: &LogRecord, records_len: usize, out: &mut Vec<u8>);
+
+    /// What stands behind them.
+    fn end(&self) -> &'static [u8] {
+        b""
+    }
 }
 
 /// A record has no form in an encoding. It is rejected before anything is sent.
@@ -65,10 +96,12 @@ pub(crate) struct EncodedPage {
     pub(crate) held: Option<Held>,
 }
 
+/// From how many records the length of all is guessed.
+const SAMPLE: usize = 16;
+
 impl EncodedPage {
     pub(crate) fn encode(encoding: &dyn Encoding, records: &[LogRecord]) -> Self {
-        // Encoded records are about as long as what they hold; a wrong guess costs a copy, nothing else.
-        let mut bytes = Vec::with_capacity(records.len() * 512);
+        let mut bytes = Vec::new();
         let mut ends = Vec::with_capacity(records.len());
         let mut unencodable = Vec::new();
         for (index, record) in records.iter().enumerate() {
@@ -79,6 +112,10 @@ impl EncodedPage {
                 unencodable.push((index as u32, error.reason));
             }
             ends.push(bytes.len() as u32);
+            // The others are about as long as the first few; a wrong guess costs a copy, nothing else.
+            if index + 1 == SAMPLE {
+                bytes.reserve(bytes.len() / SAMPLE * (records.len() - SAMPLE) * 9 / 8);
+            }
         }
         EncodedPage { bytes: bytes.into(), ends, unencodable, held: None }
     }
@@ -116,5 +153,103 @@ impl EncodedPage {
 
     fn start(&self, index: usize) -> usize {
         if index == 0 { 0 } else { self.ends[index - 1] as usize }
+    }
+}
+
+/// Some records of a page and their encoded form, as a body takes them.
+#[derive(Clone, Copy)]
+pub(crate) struct Stretch<'a> {
+    pub(crate) records: &'a [LogRecord],
+    pub(crate) encoded: &'a EncodedPage,
+    /// Where in the page they stand.
+    pub(crate) from: usize,
+}
+
+/// A body without its begin and end. `heads` holds what groups begin with.
+pub(crate) fn parts<'a>(
+    encoding: &'a dyn Encoding,
+    stretches: &[Stretch<'a>],
+    heads: &'a mut Vec<u8>,
+) -> Vec<&'a [u8]> {
+    let separator = encoding.separator();
+    let Some(grouping) = encoding.grouping() else {
+        let mut parts = Vec::new();
+        for stretch in stretches {
+            append(stretch, separator, parts.is_empty(), &mut parts);
+        }
+        return parts;
+    };
+    let groups = groups(stretches, grouping.as_ref());
+    let mut head_ends = Vec::with_capacity(groups.len());
+    for group in &groups {
+        let records: usize = group.iter().map(|stretch| stretch.records.len()).sum();
+        let bytes: usize = group.iter().map(|stretch| stretch.bytes().len()).sum();
+        if let Some(first) = group.first().and_then(|stretch| stretch.records.first()) {
+            grouping.begin(first, bytes + records.saturating_sub(1) * separator.len(), heads);
+        }
+        head_ends.push(heads.len());
+    }
+    let heads = &heads[..];
+    let mut parts = Vec::new();
+    let mut from = 0;
+    for (group, end) in groups.iter().zip(head_ends) {
+        if !parts.is_empty() && !separator.is_empty() {
+            parts.push(separator);
+        }
+        parts.push(&heads[from..end]);
+        from = end;
+        let mut is_first = true;
+        for stretch in group {
+            append(stretch, separator, std::mem::take(&mut is_first), &mut parts);
+        }
+        parts.push(grouping.end());
+    }
+    parts
+}
+
+/// The records cut where a new group begins.
+fn groups<'a>(stretches: &[Stretch<'a>], grouping: &dyn Grouping) -> Vec<Vec<Stretch<'a>>> {
+    let mut groups: Vec<Vec<Stretch<'a>>> = Vec::new();
+    let mut last: Option<&LogRecord> = None;
+    for stretch in stretches {
+        let mut begin = 0;
+        for (index, record) in stretch.records.iter().enumerate() {
+            if last.is_none_or(|last| !grouping.is_shared(last, record)) {
+                if let Some(group) = groups.last_mut().filter(|_| begin < index) {
+                    group.push(stretch.part(begin..index));
+                }
+                groups.push(Vec::new());
+                begin = index;
+            }
+            last = Some(record);
+        }
+        if let Some(group) = groups.last_mut().filter(|_| begin < stretch.records.len()) {
+            group.push(stretch.part(begin..stretch.records.len()));
+        }
+    }
+    groups
+}
+
+/// Adds the records of a stretch, in one piece where nothing stands between them.
+fn append<'a>(stretch: &Stretch<'a>, separator: &'a [u8], is_first: bool, parts: &mut Vec<&'a [u8]>) {
+    if separator.is_empty() {
+        parts.push(stretch.bytes());
+        return;
+    }
+    for index in 0..stretch.records.len() {
+        if index > 0 || !is_first {
+            parts.push(separator);
+        }
+        parts.push(stretch.encoded.record(stretch.from + index));
+    }
+}
+
+impl<'a> Stretch<'a> {
+    fn bytes(&self) -> &'a [u8] {
+        self.encoded.range(self.from..self.from + self.records.len())
+    }
+
+    fn part(&self, range: std::ops::Range<usize>) -> Self {
+        Stretch { from: self.from + range.start, records: &self.records[range], encoded: self.encoded }
     }
 }

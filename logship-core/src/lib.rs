@@ -48,7 +48,7 @@ pub use builder::LogShipperBuilder;
 pub use chunk::{Begins, Body, Chunk};
 pub use compression::Compression;
 pub use dead_letter::DeadLetter;
-pub use encoding::{Encoding, Unencodable};
+pub use encoding::{Encoding, Grouping, Unencodable};
 pub use engine::CpuWork;
 pub use error::{Advice, Certainty, Error, ErrorKind};
 pub use exporter::{Artifacts, Capabilities, Exporter, Idempotency, Limits};

@@ -1,8 +1,10 @@
 //! Strings that are slices of shared buffers.
 
 use std::borrow::Borrow;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Deref;
+use std::sync::{PoisonError, RwLock};
 
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
@@ -25,6 +27,30 @@ impl Text {
     /// A string that lives as long as the program; costs no allocation.
     pub const fn from_static(text: &'static str) -> Self {
         Text(ByteString::from_static(text))
+    }
+
+    /// A string of which there are few different ones, such as the name of a field, kept for as long as the program
+    /// lives: to clone it costs nothing. Beyond 4096 of them, and for one longer than 128 bytes, a copy like any other.
+    pub fn interned(text: &str) -> Self {
+        static TEXTS: RwLock<BTreeSet<&'static str>> = RwLock::new(BTreeSet::new());
+        const TEXTS_MAX: usize = 4096;
+        const BYTES_MAX: usize = 128;
+        if text.len() > BYTES_MAX {
+            return Text::from(text);
+        }
+        if let Some(known) = TEXTS.read().unwrap_or_else(PoisonError::into_inner).get(text) {
+            return Text::from_static(known);
+        }
+        let mut texts = TEXTS.write().unwrap_or_else(PoisonError::into_inner);
+        match texts.get(text) {
+            Some(known) => Text::from_static(known),
+            None if texts.len() >= TEXTS_MAX => Text::from(text),
+            None => {
+                let kept: &'static str = Box::leak(text.into());
+                texts.insert(kept);
+                Text::from_static(kept)
+            }
+        }
     }
 
     /// Takes `bytes` over when they are UTF-8, and gives them back when they are not.

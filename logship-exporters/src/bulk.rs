@@ -62,6 +62,25 @@ impl DatedIndex {
     }
 }
 
+/// Refuses what cannot be an index. Stricter than
+/// <https://www.elastic.co/docs/api/doc/elasticsearch/operation/operation-indices-create>, so that a name can stand in an
+/// address as it is.
+pub(crate) fn check_index(index: &str) -> Result<(), Error> {
+    let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-+@%".contains(c);
+    let name = index.replace("%Y", "").replace("%H", "");
+    if index.len() > 255
+        || !name.chars().all(is_plain)
+        || name.starts_with(['-', '_', '+', '%'])
+        || matches!(name.as_str(), "" | "." | "..")
+    {
+        let message = format!(
+            "`{index}` cannot be an index: use at most 255 bytes of lower-case letters, digits, `.`, `-` and `_`, beginning with a letter, digit or `.`"
+        );
+        return Err(Error::config("index", message));
+    }
+    Ok(())
+}
+
 /// Writes records as `create` actions with documents in the Elastic Common Schema
 /// (<https://www.elastic.co/docs/reference/ecs>).
 #[derive(Debug)]
@@ -216,17 +235,20 @@ impl Verdict<'_> {
             (400, "illegal_argument_exception") if reason.contains("op_type") => {
                 Fate::Stop(ErrorKind::Config, "the index does not take `create`")
             }
+            // Collections of time series and vectors at Amazon OpenSearch Serverless make ids of their own.
+            // <https://docs.aws.amazon.com/opensearch-service/latest/developerguide/serverless-overview.html>
+            (400, "illegal_argument_exception") if reason.starts_with("Document ID is not supported") => {
+                Fate::Stop(ErrorKind::Config, "the collection takes no ids: set `ids` to false")
+            }
             _ => Fate::Rejected,
         }
     }
 }
 
 /// What became of each of `records` records, by the body of an answer with a status of success.
-pub(crate) fn outcome(body: &[u8], records: usize) -> Result<Outcome, Error> {
+pub(crate) fn outcome(operation: &'static str, body: &[u8], records: usize) -> Result<Outcome, Error> {
     let unclear = |message: String| {
-        Error::new(ErrorKind::Protocol, "elasticsearch bulk", message)
-            .advise(Advice::After(None))
-            .certainty_is(Certainty::Unknown)
+        Error::new(ErrorKind::Protocol, operation, message).advise(Advice::After(None)).certainty_is(Certainty::Unknown)
     };
     let answer: Answer<'_> = serde_json::from_slice(body).map_err(|error| {
         unclear("the answer is not that of a bulk request; is there a proxy in between?".to_owned())
@@ -266,7 +288,7 @@ pub(crate) fn outcome(body: &[u8], records: usize) -> Result<Outcome, Error> {
         // As long as some record has another fate it is named first; what is left is sent again and stops then.
         Some((kind, what, verdict)) if stops == records => {
             let words = verdict.error.as_ref().map(Cause::words).unwrap_or_default();
-            Err(Error::new(kind, "elasticsearch bulk", what).with("answer", Error::excerpt(words.as_bytes())))
+            Err(Error::new(kind, operation, what).with("answer", Error::excerpt(words.as_bytes())))
         }
         _ => Ok(outcome.build()),
     }
@@ -294,6 +316,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn outcome(body: &[u8], records: usize) -> Result<Outcome, Error> {
+        super::outcome("test bulk", body, records)
+    }
 
     fn record() -> LogRecord {
         let id = RecordId::new(Partition::new("logs"), Cursor::new(7, "k1".into()));
@@ -445,6 +471,11 @@ mod tests {
             record.attributes = attributes.into_iter().map(|(name, value)| (name.into(), value)).collect();
             let text = encoded(&record, "logs", true);
             prop_assert_eq!(text.matches('\n').count(), 2);
+            // With a plan or without one, a document is the same.
+            let id = record.id.to_string();
+            let (mut first, mut second) = (Vec::new(), Vec::new());
+            let results = (crate::ecs::unplanned(&record, &id, &mut first), document(&record, &id, &mut second));
+            prop_assert_eq!((results.0.is_ok(), first), (results.1.is_ok(), second));
             let lines: Vec<&str> = text.lines().collect();
             let action: serde_json::Value = serde_json::from_str(lines[0]).unwrap();
             prop_assert_eq!(action["create"]["_id"].as_str().unwrap(), record.id.to_string());

@@ -1,5 +1,6 @@
 //! Records as documents in the Elastic Common Schema (<https://www.elastic.co/docs/reference/ecs>).
 
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::hash::{Hash, Hasher};
 
@@ -9,7 +10,6 @@ use crate::encode::json::{self, string};
 
 /// A field of the Elastic Common Schema that is taken from an attribute.
 struct Field {
-    object: &'static str,
     name: &'static str,
     /// The field is a number; an attribute that is none stays a label.
     is_number: bool,
@@ -17,60 +17,201 @@ struct Field {
     attributes: &'static [&'static str],
 }
 
-const fn text(object: &'static str, name: &'static str, attributes: &'static [&'static str]) -> Field {
-    Field { object, name, is_number: false, attributes }
+const fn text(name: &'static str, attributes: &'static [&'static str]) -> Field {
+    Field { name, is_number: false, attributes }
 }
 
-const fn number(object: &'static str, name: &'static str, attributes: &'static [&'static str]) -> Field {
-    Field { object, name, is_number: true, attributes }
+const fn number(name: &'static str, attributes: &'static [&'static str]) -> Field {
+    Field { name, is_number: true, attributes }
 }
 
-/// Which attributes have a field of their own, object by object. All others become labels.
+/// Which attributes have a field of their own, object by object as [`objects`] says. All others become labels.
 const FIELDS: &[Field] = &[
-    text("error", "type", &["error.type", "exception.type"]),
-    text("error", "message", &["error.message", "exception.message"]),
-    text("error", "stack_trace", &["error.stack_trace", "exception.stacktrace"]),
-    text("event", "dataset", &["event.dataset"]),
-    number("event", "duration", &["event.duration"]),
-    text("event", "outcome", &["event.outcome"]),
-    text("host", "name", &["host.name"]),
-    text("host", "id", &["host.id"]),
-    text("log", "logger", &["log.logger", "logger.name"]),
-    number("process", "pid", &["process.pid"]),
-    number("thread", "id", &["thread.id", "process.thread.id"]),
-    text("thread", "name", &["thread.name", "thread", "process.thread.name"]),
-    text("service", "name", &["service.name"]),
-    text("service", "version", &["service.version"]),
-    text("service", "environment", &["service.environment", "deployment.environment.name", "deployment.environment"]),
+    text("type", &["error.type", "exception.type"]),
+    text("message", &["error.message", "exception.message"]),
+    text("stack_trace", &["error.stack_trace", "exception.stacktrace"]),
+    text("dataset", &["event.dataset"]),
+    number("duration", &["event.duration"]),
+    text("outcome", &["event.outcome"]),
+    text("name", &["host.name"]),
+    text("id", &["host.id"]),
+    text("logger", &["log.logger", "logger.name"]),
+    number("pid", &["process.pid"]),
+    number("id", &["thread.id", "process.thread.id"]),
+    text("name", &["thread.name", "thread", "process.thread.name"]),
+    text("name", &["service.name"]),
+    text("version", &["service.version"]),
+    text("environment", &["service.environment", "deployment.environment.name", "deployment.environment"]),
 ];
 
-/// The field that takes an attribute.
-fn field_of(name: &str, value: &Value) -> Option<usize> {
-    let takes =
-        |field: &Field| field.attributes.contains(&name) && (!field.is_number || matches!(value, Value::Int(_)));
-    FIELDS.iter().position(takes)
+/// Where the fields of each object stand among [`FIELDS`].
+mod objects {
+    use std::ops::Range;
+
+    pub(super) const ERROR: Range<usize> = 0..3;
+    pub(super) const EVENT: Range<usize> = 3..6;
+    pub(super) const HOST: Range<usize> = 6..8;
+    pub(super) const LOG: Range<usize> = 8..9;
+    pub(super) const PROCESS: Range<usize> = 9..10;
+    pub(super) const THREAD: Range<usize> = 10..12;
+    pub(super) const SERVICE: Range<usize> = 12..15;
 }
+
+/// The field that an attribute of this name is for.
+fn field_of(name: &str) -> Option<usize> {
+    FIELDS.iter().position(|field| field.attributes.contains(&name))
+}
+
+/// The values of fields, by their place among [`FIELDS`].
+type Taken<'a> = [Option<&'a Value>; FIELDS.len()];
 
 /// Writes the document of one record.
 pub(crate) fn document(record: &LogRecord, id: &str, out: &mut Vec<u8>) -> Result<(), Unencodable> {
-    let attributes = || record.attributes.iter().chain(&record.resource.attributes);
-    let mut taken: [Option<&Value>; FIELDS.len()] = [None; FIELDS.len()];
+    PLANS.with_borrow_mut(|plans| match plans.find(record) {
+        Some(plan) => {
+            let mut taken: Taken<'_> = [None; FIELDS.len()];
+            let attributes = || plan.members.iter().zip(attributes(record));
+            for (member, (_, value)) in attributes().filter(|(_, (_, value))| *value != Value::Null) {
+                if let Member::Field(field) = member {
+                    taken[*field] = Some(value);
+                }
+            }
+            write(record, id, &taken, out, |labels| {
+                for (member, (_, value)) in attributes().filter(|(_, (_, value))| *value != Value::Null) {
+                    if let Member::Label(key) = member {
+                        labels.member(key, value);
+                    }
+                }
+            })
+        }
+        None => unplanned(record, id, out),
+    })
+}
+
+/// The same for a record whose names say nothing.
+pub(crate) fn unplanned(record: &LogRecord, id: &str, out: &mut Vec<u8>) -> Result<(), Unencodable> {
+    let (taken, list) = sorted(record);
+    write(record, id, &taken, out, |labels| list.iter().for_each(|(name, value)| labels.label(name, value)))
+}
+
+fn attributes(record: &LogRecord) -> impl Iterator<Item = &(Text, Value)> {
+    record.attributes.iter().chain(&record.resource.attributes)
+}
+
+/// Which attributes have fields of their own, and which are labels, whatever their names and values are.
+fn sorted(record: &LogRecord) -> (Taken<'_>, Vec<&(Text, Value)>) {
+    let mut taken: Taken<'_> = [None; FIELDS.len()];
     let mut labels = Labels { list: Vec::with_capacity(record.attributes.len()), known: HashSet::new() };
-    for attribute in attributes().filter(|(_, value)| *value != Value::Null) {
+    for attribute in attributes(record).filter(|(_, value)| *value != Value::Null) {
         let (name, value) = attribute;
-        match field_of(name, value) {
+        match field_of(name).filter(|field| !FIELDS[*field].is_number || matches!(value, Value::Int(_))) {
             Some(field) => drop(taken[field].get_or_insert(value)),
             None => labels.push(attribute),
         }
     }
-    let fields = |members: &mut Object<'_>, object: &str| {
-        for (field, value) in FIELDS.iter().zip(taken).filter(|(field, _)| field.object == object) {
+    (taken, labels.list)
+}
+
+thread_local!(static PLANS: RefCell<Plans> = RefCell::default());
+
+/// What becomes of attributes, by their names. Records of one source mostly have the same names in the same order, and
+/// then nothing has to be looked up or compared with each other.
+#[derive(Default)]
+struct Plans {
+    plans: Vec<Plan>,
+    misses: usize,
+}
+
+struct Plan {
+    names: Vec<Text>,
+    members: Vec<Member>,
+}
+
+enum Member {
+    /// By its place among [`FIELDS`].
+    Field(usize),
+    /// The label's name as it is written, with its colon.
+    Label(Vec<u8>),
+}
+
+/// How many plans are kept.
+const PLANS_MAX: usize = 8;
+
+/// To make a plan costs more than to do without, so not every record that has none gets one.
+const MISSES_FOR_A_PLAN: usize = 16;
+
+impl Plans {
+    /// The plan for a record, if there is one.
+    fn find(&mut self, record: &LogRecord) -> Option<&Plan> {
+        let is_for = |plan: &Plan| {
+            let names = attributes(record).map(|(name, _)| name);
+            plan.names.len() == record.attributes.len() + record.resource.attributes.len()
+                && names.zip(&plan.names).all(|(name, planned)| name == planned)
+        };
+        let found = self.plans.iter().position(is_for);
+        if found.is_none() {
+            self.misses += 1;
+            if self.misses % MISSES_FOR_A_PLAN == 1
+                && let Some(plan) = Plan::of(record)
+            {
+                if self.plans.len() == PLANS_MAX {
+                    self.plans.remove(0);
+                }
+                self.plans.push(plan);
+                return self.plans.last();
+            }
+        }
+        found.map(|at| &self.plans[at])
+    }
+}
+
+impl Plan {
+    /// None where names alone do not say what becomes of attributes: two would have the same place, or a field takes
+    /// only numbers.
+    fn of(record: &LogRecord) -> Option<Plan> {
+        let mut plan = Plan { names: Vec::new(), members: Vec::new() };
+        let mut places = HashSet::new();
+        if record.attributes.len() + record.resource.attributes.len() > LABELS_FEW {
+            return None;
+        }
+        for (name, _) in attributes(record) {
+            let member = match field_of(name) {
+                Some(field) if FIELDS[field].is_number || !places.insert(format!(".{field}")) => return None,
+                Some(field) => Member::Field(field),
+                None => {
+                    let label = name.replace('.', "_");
+                    let mut key = Vec::new();
+                    string(&mut key, &label);
+                    key.push(b':');
+                    if !places.insert(label) {
+                        return None;
+                    }
+                    Member::Label(key)
+                }
+            };
+            plan.names.push(name.detached());
+            plan.members.push(member);
+        }
+        Some(plan)
+    }
+}
+
+/// Writes a document of which it is known what becomes of the attributes.
+fn write(
+    record: &LogRecord,
+    id: &str,
+    taken: &Taken<'_>,
+    out: &mut Vec<u8>,
+    labels: impl FnOnce(&mut Object<'_>),
+) -> Result<(), Unencodable> {
+    let fields = |members: &mut Object<'_>, object: std::ops::Range<usize>| {
+        for (field, value) in FIELDS[object.clone()].iter().zip(&taken[object]) {
             if let Some(value) = value {
                 members.value(field.name, value, field.is_number);
             }
         }
     };
-
+    let has = |object: &std::ops::Range<usize>| taken[object.clone()].iter().any(Option::is_some);
     let mut root = Object::open(out);
     root.time("@timestamp", record.timestamp);
     if record.body != Value::Null {
@@ -81,29 +222,32 @@ pub(crate) fn document(record: &LogRecord, id: &str, out: &mut Vec<u8>) -> Resul
         if let Some(observed) = record.observed_timestamp {
             event.time("created", observed);
         }
-        fields(event, "event");
+        fields(event, objects::EVENT);
     });
     root.object("log", |log| {
         if let Some(level) = level(record.severity) {
             log.text("level", level);
         }
-        let has_logger = FIELDS.iter().zip(taken).any(|(field, value)| field.name == "logger" && value.is_some());
         match &record.scope {
-            Some(scope) if !has_logger && !scope.name.is_empty() => log.text("logger", &scope.name),
+            Some(scope) if !has(&objects::LOG) && !scope.name.is_empty() => log.text("logger", &scope.name),
             _ => {}
         }
-        fields(log, "log");
+        fields(log, objects::LOG);
     });
-    for object in ["service", "host", "error"] {
-        root.object(object, |members| fields(members, object));
+    for (name, object) in [("service", objects::SERVICE), ("host", objects::HOST), ("error", objects::ERROR)] {
+        if has(&object) {
+            root.object(name, |members| fields(members, object));
+        }
     }
-    root.object("process", |process| {
-        fields(process, "process");
-        process.object("thread", |thread| fields(thread, "thread"));
-    });
+    if has(&objects::PROCESS) || has(&objects::THREAD) {
+        root.object("process", |process| {
+            fields(process, objects::PROCESS);
+            process.object("thread", |thread| fields(thread, objects::THREAD));
+        });
+    }
     root.hex("trace", record.trace_id.as_ref().map(<[u8; 16]>::as_slice));
     root.hex("span", record.span_id.as_ref().map(<[u8; 8]>::as_slice));
-    root.object("labels", |object| labels.list.iter().for_each(|(name, value)| object.label(name, value)));
+    root.object("labels", labels);
     let fault = root.fault.take();
     root.close();
     fault.map_or(Ok(()), Err)
@@ -215,6 +359,17 @@ impl<'a> Object<'a> {
     fn value(&mut self, name: &str, value: &Value, is_number: bool) {
         self.key(name);
         let result = value_as_text(self.out, value, is_number);
+        self.fault = self.fault.take().or(result.err());
+    }
+
+    /// A member whose name is written as it is to be, with its colon.
+    fn member(&mut self, key: &[u8], value: &Value) {
+        if !self.is_empty {
+            self.out.push(b',');
+        }
+        self.is_empty = false;
+        self.out.extend_from_slice(key);
+        let result = value_as_text(self.out, value, false);
         self.fault = self.fault.take().or(result.err());
     }
 

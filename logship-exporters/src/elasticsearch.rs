@@ -124,21 +124,7 @@ impl ElasticsearchConfig {
     }
 
     fn validate(&self) -> Result<(), Error> {
-        // Stricter than <https://www.elastic.co/docs/api/doc/elasticsearch/operation/operation-indices-create>, so that
-        // a name can stand in an address as it is.
-        let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-+@%".contains(c);
-        let name = self.index.replace("%Y", "").replace("%H", "");
-        if self.index.len() > 255
-            || !name.chars().all(is_plain)
-            || name.starts_with(['-', '_', '+', '%'])
-            || matches!(name.as_str(), "" | "." | "..")
-        {
-            let message = format!(
-                "`{}` cannot be an index: use at most 255 bytes of lower-case letters, digits, `.`, `-` and `_`, beginning with a letter, digit or `.`",
-                self.index
-            );
-            return Err(Error::config("index", message));
-        }
+        bulk::check_index(&self.index)?;
         if self.chunk_bytes_max == 0 || self.chunk_bytes_max > BODY_BYTES_MAX {
             let message = format!("{} is not between 1 and {BODY_BYTES_MAX} bytes", self.chunk_bytes_max);
             return Err(Error::config("chunk_bytes_max", message));
@@ -385,7 +371,7 @@ impl Exporter for Elasticsearch {
         let query: Vec<(&str, &str)> = self.query.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let answer = self.transport.post(&self.path, &query, &headers, body.bytes.clone()).await?;
         match answer.status {
-            200..300 => bulk::outcome(&answer.body, chunk.len()),
+            200..300 => bulk::outcome(OPERATION, &answer.body, chunk.len()),
             _ => Err(self.refused(OPERATION, &answer)),
         }
     }

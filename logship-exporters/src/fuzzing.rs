@@ -8,7 +8,7 @@ use crate::bulk::{self, BulkEncoding};
 
 /// What became of so many records by the answer to a bulk request.
 pub fn bulk_outcome(body: &[u8], records: usize) -> Result<Outcome, Error> {
-    bulk::outcome(body, records)
+    bulk::outcome("fuzzing", body, records)
 }
 
 /// What an answer says about the request as a whole.

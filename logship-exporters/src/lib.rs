@@ -1,8 +1,11 @@
 //! The exporters of [logship](https://docs.rs/logship), one module a destination, each behind a Cargo feature of its
 //! name.
 
-#[cfg(any(feature = "elasticsearch", feature = "_fuzzing"))]
-#[cfg_attr(not(feature = "elasticsearch"), allow(dead_code, reason = "fuzzing uses a part of it"))]
+#[cfg(any(feature = "elasticsearch", feature = "opensearch", feature = "_fuzzing"))]
+#[cfg_attr(
+    not(any(feature = "elasticsearch", feature = "opensearch")),
+    allow(dead_code, reason = "fuzzing uses a part of it")
+)]
 mod bulk;
 #[cfg(feature = "elasticsearch")]
 mod bulk_transport;
@@ -18,7 +21,7 @@ mod credential;
 pub mod datadog;
 #[cfg(feature = "_http")]
 mod delivery;
-#[cfg(any(feature = "elasticsearch", feature = "_fuzzing"))]
+#[cfg(any(feature = "elasticsearch", feature = "opensearch", feature = "_fuzzing"))]
 mod ecs;
 #[cfg(feature = "elasticsearch")]
 pub mod elasticsearch;
@@ -31,10 +34,24 @@ pub mod file;
 pub mod fuzzing;
 #[cfg(feature = "http")]
 pub mod http;
+#[cfg(feature = "loggly")]
+pub mod loggly;
+#[cfg(feature = "logzio")]
+pub mod logzio;
+#[cfg(feature = "loki")]
+pub mod loki;
 #[cfg(feature = "newrelic")]
 pub mod newrelic;
+#[cfg(feature = "opensearch")]
+pub mod opensearch;
+#[cfg(feature = "otlp")]
+pub mod otlp;
+#[cfg(feature = "otlp-sdk")]
+pub mod otlp_sdk;
 #[cfg(any(feature = "elasticsearch", feature = "_fuzzing", feature = "_http"))]
 mod retry_after;
+#[cfg(feature = "opensearch")]
+mod sigv4;
 #[cfg(feature = "splunk")]
 pub mod splunk;
 #[cfg(feature = "_http")]
@@ -54,8 +71,18 @@ pub fn register(registry: &mut Registry) {
     file::register(registry);
     #[cfg(feature = "http")]
     http::register(registry);
+    #[cfg(feature = "loggly")]
+    loggly::register(registry);
+    #[cfg(feature = "logzio")]
+    logzio::register(registry);
+    #[cfg(feature = "loki")]
+    loki::register(registry);
     #[cfg(feature = "newrelic")]
     newrelic::register(registry);
+    #[cfg(feature = "opensearch")]
+    opensearch::register(registry);
+    #[cfg(feature = "otlp")]
+    otlp::register(registry);
     #[cfg(feature = "splunk")]
     splunk::register(registry);
     // Without any exporter there is nothing to add to it.

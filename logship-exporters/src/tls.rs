@@ -16,8 +16,13 @@ use rustls::{AlertDescription, ClientConfig, DigitallySignedStruct, RootCertStor
 
 use crate::connection::{Connection, TlsVersion};
 
-/// The TLS settings of a connection, with what is in its files now.
+/// The TLS settings of a connection, with what is in its files now, for HTTP of either version.
 pub(crate) fn config(connection: &Connection) -> Result<ClientConfig, Error> {
+    config_for(connection, &[b"h2", b"http/1.1"])
+}
+
+/// The same for these protocols.
+pub(crate) fn config_for(connection: &Connection, protocols: &[&[u8]]) -> Result<ClientConfig, Error> {
     let failed = |error: rustls::Error| {
         Error::new(ErrorKind::Config, "set up TLS", "cannot check certificates").with_source(error)
     };
@@ -47,7 +52,7 @@ pub(crate) fn config(connection: &Connection) -> Result<ClientConfig, Error> {
             return Err(Error::config("connection.client_certificate_file", "a client key needs its certificate"));
         }
     };
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     Ok(config)
 }
 

@@ -6,7 +6,7 @@ use super::budget::Held;
 use super::late::{Covered, Watch};
 use crate::chunk::{Begins, Segment};
 use crate::encoding::EncodedPage;
-use crate::{Chunk, Limits, LogRecord, OnReject, Page, Query, Rejection, Start, Timestamp};
+use crate::{Chunk, Grouping, Limits, LogRecord, OnReject, Page, Query, Rejection, Start, Timestamp};
 
 /// What a lane makes of a page.
 #[derive(Debug)]
@@ -71,6 +71,9 @@ pub(crate) struct Chunker {
     filter: Query,
     separator_len: usize,
     frame_len: usize,
+    grouping: Option<Arc<dyn Grouping>>,
+    /// The record whose group was measured last, by its page and place, and the most that such a group adds.
+    measured: Option<(Arc<Page>, usize, usize)>,
     on_reject: OnReject,
     /// Where each partition is covered, by the lane's number of it: where the next chunk begins.
     covered: Vec<Arc<Start>>,
@@ -81,6 +84,8 @@ pub(crate) struct Chunker {
 struct Taken<'a> {
     index: usize,
     bytes: usize,
+    /// Bytes that a group of its own would add.
+    group_len: usize,
     /// Who knows it as late, if it is.
     again: Option<&'a Watch>,
     /// Late records of its partition that were cut from this page.
@@ -116,6 +121,8 @@ impl Chunker {
             filter,
             separator_len: encoding.map_or(0, |encoding| encoding.separator().len()),
             frame_len: encoding.map_or(0, |encoding| encoding.begin().len() + encoding.end().len()),
+            grouping: encoding.and_then(|encoding| encoding.grouping()),
+            measured: None,
             on_reject,
             covered: Vec::new(),
             open: Open::default(),
@@ -157,7 +164,8 @@ impl Chunker {
                 continue;
             }
             let wanted = wants_all || self.filter.matches(record);
-            let refused = if wanted { self.refuses(input, index, record, now) } else { None };
+            let group_len = if wanted { self.group_len(input, index) } else { 0 };
+            let refused = if wanted { self.refuses(input, index, group_len, now) } else { None };
             match refused {
                 _ if !wanted => *if again.is_some() { &mut pushed.known } else { &mut pushed.filtered } += 1,
                 Some(rejection) if self.on_reject != OnReject::DeadLetter => {
@@ -168,7 +176,8 @@ impl Chunker {
                     }
                 }
                 refused => {
-                    let taken = Taken { index, bytes: self.bytes_of(input, index, record), again, cut_late, refused };
+                    let bytes = self.bytes_of(input, index, record);
+                    let taken = Taken { index, bytes, group_len, again, cut_late, refused };
                     if self.is_full(input, &taken) {
                         if let Some(covered) = covered {
                             self.cover(input.partition, &at(covered, &input.page));
@@ -187,6 +196,8 @@ impl Chunker {
                 covered = Some(record);
             }
         }
+        // It would hold the page.
+        self.measured = None;
         let end = match (pushed.stopped, input.page.next()) {
             (false, Some(next)) if watch.is_some_and(|watch| watch.is_again(next)) => None,
             (false, Some(next)) => Some(Covered {
@@ -227,13 +238,14 @@ impl Chunker {
     }
 
     /// Why the destination's limits refuse a record, if they do.
-    fn refuses(&self, input: &Input, index: usize, record: &LogRecord, now: Timestamp) -> Option<Rejection> {
+    fn refuses(&self, input: &Input, index: usize, group_len: usize, now: Timestamp) -> Option<Rejection> {
+        let record = &input.page.records()[index];
         let refused = |code: &str, reason: String| Some(Rejection::new(code, reason));
         if let Some(reason) = input.encoded.as_ref().and_then(|encoded| encoded.unencodable(index)) {
             return refused("unencodable", reason.to_owned());
         }
         let bytes = self.bytes_of(input, index, record);
-        let fits_alone = self.limits.chunk_bytes_max.map(|max| max.saturating_sub(self.frame_len));
+        let fits_alone = self.limits.chunk_bytes_max.map(|max| max.saturating_sub(self.frame_len + group_len));
         let max = [self.limits.record_bytes_max, fits_alone].into_iter().flatten().min();
         if let Some(max) = max.filter(|max| bytes > *max) {
             return refused("record too large", format!("{bytes} bytes; the destination takes {max}"));
@@ -247,6 +259,32 @@ impl Chunker {
             return refused("outside destination window", format!("{ahead:?} ahead; the destination takes {max:?}"));
         }
         None
+    }
+
+    /// The most that a group for a record adds to a body. Measured once for neighbours that share it.
+    fn group_len(&mut self, input: &Input, index: usize) -> usize {
+        let Some(grouping) = &self.grouping else { return 0 };
+        let record = &input.page.records()[index];
+        // What has no form is refused, and its group may have none either.
+        if input.encoded.as_ref().is_some_and(|encoded| encoded.unencodable(index).is_some()) {
+            return 0;
+        }
+        if let Some((page, at, len)) = &self.measured
+            && grouping.is_shared(&page.records()[*at], record)
+        {
+            return *len;
+        }
+        let mut head = Vec::new();
+        grouping.begin(record, self.limits.chunk_bytes_max.unwrap_or(u32::MAX as usize), &mut head);
+        let len = head.len() + grouping.end().len();
+        self.measured = Some((Arc::clone(&input.page), index, len));
+        len
+    }
+
+    /// Whether a record can stand in the group of the last one that waits.
+    fn is_shared(&self, input: &Input, index: usize) -> bool {
+        let (Some(grouping), Some(last)) = (&self.grouping, self.open.segments.last()) else { return false };
+        grouping.is_shared(&last.page.records()[last.range.end - 1], &input.page.records()[index])
     }
 
     fn bytes_of(&self, input: &Input, index: usize, record: &LogRecord) -> usize {
@@ -267,7 +305,8 @@ impl Chunker {
             return true;
         }
         let time = input.page.records()[taken.index].timestamp;
-        let bytes = self.frame_len + open.bytes + self.separator_len + taken.bytes;
+        let group_len = if self.is_shared(input, taken.index) { 0 } else { taken.group_len };
+        let bytes = self.frame_len + open.bytes + self.separator_len + group_len + taken.bytes;
         let first = open.first.map_or(time, |first| first.min(time));
         let last = open.last.map_or(time, |last| last.max(time));
         self.limits.chunk_records_max.is_some_and(|max| open.records >= max)
@@ -277,8 +316,9 @@ impl Chunker {
     }
 
     fn take(&mut self, input: &Input, taken: Taken<'_>) {
+        let is_shared = self.is_shared(input, taken.index);
         let open = &mut self.open;
-        let Taken { index, bytes, again, cut_late, refused } = taken;
+        let Taken { index, bytes, group_len, again, cut_late, refused } = taken;
         let record = &input.page.records()[index];
         let time = record.timestamp;
         match open.segments.last_mut() {
@@ -304,7 +344,7 @@ impl Chunker {
             open.bytes += self.separator_len;
         }
         open.records += 1;
-        open.bytes += bytes;
+        open.bytes += bytes + if is_shared { 0 } else { group_len };
         open.first = Some(open.first.map_or(time, |first| first.min(time)));
         open.last = Some(open.last.map_or(time, |last| last.max(time)));
         open.refused.extend(refused);
@@ -393,6 +433,76 @@ mod tests {
 
     fn body(cut: &Cut) -> String {
         String::from_utf8(cut.chunk.pack(&Plain).unwrap().bytes.to_vec()).unwrap()
+    }
+
+    /// Writes the body's text, and before neighbours whose texts begin alike their first letter and their length.
+    #[derive(Debug)]
+    struct Grouped;
+
+    impl Encoding for Grouped {
+        fn key(&self) -> &str {
+            "grouped"
+        }
+        fn record(&self, record: &LogRecord, out: &mut Vec<u8>) -> Result<(), Unencodable> {
+            Plain.record(record, out)
+        }
+        fn begin(&self) -> &'static [u8] {
+            b"["
+        }
+        fn separator(&self) -> &'static [u8] {
+            b","
+        }
+        fn end(&self) -> &'static [u8] {
+            b"]"
+        }
+        fn grouping(&self) -> Option<Arc<dyn Grouping>> {
+            Some(Arc::new(Grouped))
+        }
+    }
+
+    impl Grouping for Grouped {
+        fn is_shared(&self, one: &LogRecord, other: &LogRecord) -> bool {
+            one.body.as_str().unwrap().as_bytes()[0] == other.body.as_str().unwrap().as_bytes()[0]
+        }
+        fn begin(&self, record: &LogRecord, records_len: usize, out: &mut Vec<u8>) {
+            out.extend_from_slice(format!("{}:{records_len}(", &record.body.as_str().unwrap()[..1]).as_bytes());
+        }
+        fn end(&self) -> &'static [u8] {
+            b")"
+        }
+    }
+
+    #[test]
+    fn neighbours_share_a_group_across_pages_and_a_limit_counts_it() {
+        let pages =
+            [page("a", &["a1", "a2", "b3"], 1), page("a", &["b4", "a5"], 4), page("a", &["unencodable", "b"], 6)];
+        let bodies = |max: usize| {
+            let limits = Limits::none().chunk_bytes_max(max);
+            let mut chunker = Chunker::new("l".into(), limits, Query::all(), Some(&Grouped), OnReject::Drop);
+            chunker.add_partition(Start::Earliest);
+            let mut cuts = Vec::new();
+            for page in &pages {
+                let encoded = Some(page.encoded(&Grouped));
+                cuts.extend(chunker.push(&Input { encoded, ..input(0, page) }, None, NOW).cuts);
+            }
+            cuts.extend(chunker.cut());
+            let body = |cut: &Cut| String::from_utf8(cut.chunk.pack(&Grouped).unwrap().bytes.to_vec()).unwrap();
+            cuts.iter().map(body).collect::<Vec<String>>()
+        };
+        assert_eq!(bodies(1_000), ["[a:5(a1,a2),b:5(b3,b4),a:2(a5),b:1(b)]"]);
+        for max in 9..40 {
+            let bodies = bodies(max);
+            assert!(bodies.iter().all(|body| body.len() <= max), "{max}: {bodies:?}");
+            let texts: Vec<&str> = bodies.iter().flat_map(|body| body.split(['(', ')', ','])).collect();
+            let is_record = |text: &&&str| ["a1", "a2", "b3", "b4", "a5", "b"].contains(*text);
+            assert_eq!(texts.iter().filter(is_record).count(), 6, "{max}: {bodies:?}");
+        }
+        // A record alone with its group has eight bytes.
+        assert_eq!(bodies(8), ["[b:1(b)]"]);
+        let chunk =
+            Chunk::of_page(Page::new(Partition::new("a"), pages[0].records().to_vec(), PageEnd::More), Some(&Grouped));
+        let some = chunk.unwrap().select(&[0, 2]).pack(&Grouped).unwrap();
+        assert_eq!(some.bytes, "[a:2(a1),b:2(b3)]");
     }
 
     const NOW: Timestamp = Timestamp::from_secs(1_000);

@@ -2,6 +2,8 @@
 
 #[cfg(feature = "datadog")]
 pub(crate) mod datadog;
+#[cfg(any(feature = "loggly", feature = "logzio"))]
+mod events;
 #[allow(dead_code, reason = "each exporter uses its part")]
 pub(crate) mod json;
 #[cfg(feature = "newrelic")]
@@ -17,6 +19,8 @@ mod rows;
 #[cfg(feature = "splunk")]
 pub(crate) mod splunk;
 
+#[cfg(any(feature = "loggly", feature = "logzio"))]
+pub(crate) use self::events::Events;
 #[cfg(feature = "_http")]
 #[allow(unused_imports, reason = "each exporter uses its part")]
 pub(crate) use self::records::Records;

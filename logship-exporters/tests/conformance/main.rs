@@ -12,15 +12,38 @@ mod elasticsearch;
 mod file;
 #[cfg(feature = "http")]
 mod http;
+#[cfg(feature = "loggly")]
+mod loggly;
+#[cfg(feature = "logzio")]
+mod logzio;
+#[cfg(feature = "loki")]
+mod loki;
 #[cfg(feature = "newrelic")]
 mod newrelic;
+#[cfg(feature = "opensearch")]
+mod opensearch;
+#[cfg(feature = "otlp")]
+mod otlp;
+#[cfg(all(feature = "otlp", feature = "otlp-sdk"))]
+mod otlp_sdk;
 #[cfg(feature = "splunk")]
 mod splunk;
 #[cfg(any(feature = "datadog", feature = "newrelic", feature = "splunk"))]
 mod stand;
 
 /// An address that was free a moment ago and that nobody listens on.
-#[cfg(any(feature = "datadog", feature = "elasticsearch", feature = "http", feature = "newrelic", feature = "splunk"))]
+#[cfg(any(
+    feature = "datadog",
+    feature = "elasticsearch",
+    feature = "http",
+    feature = "loggly",
+    feature = "logzio",
+    feature = "loki",
+    feature = "newrelic",
+    feature = "opensearch",
+    feature = "otlp",
+    feature = "splunk"
+))]
 async fn nowhere() -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     format!("http://{}", listener.local_addr().unwrap())

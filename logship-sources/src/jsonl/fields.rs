@@ -96,7 +96,7 @@ impl<'a> Names<'a> {
             Some(at) => self.next = at + 1,
             None if self.known.len() < NAMES_MAX => {
                 self.next = self.known.len() + 1;
-                self.known.push((Text::from(name), self.fields.role(name)));
+                self.known.push((Text::interned(name), self.fields.role(name)));
             }
             None => return None,
         }

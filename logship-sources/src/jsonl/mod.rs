@@ -115,7 +115,8 @@ impl JsonlSource {
         };
         let lines = Lines::read(path, from, limits.records_max.saturating_mul(LINE_BYTES_GUESS))?;
         let mut parser = Parser::new(&self.config.fields);
-        let (mut records, mut bytes, mut next, mut end) = (Vec::new(), 0, None, lines.end);
+        let (mut bytes, mut next, mut end) = (0, None, lines.end);
+        let mut records = Vec::with_capacity(limits.records_max.min(lines.bytes.len() / LINE_BYTES_GUESS * 2 + 1));
         for (line, behind) in lines.iter() {
             if records.len() >= limits.records_max {
                 end = PageEnd::More;

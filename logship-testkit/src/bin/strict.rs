@@ -4,12 +4,26 @@ use std::io::{self, Write};
 
 use logship_testkit::strict::datadog::StrictDatadog;
 use logship_testkit::strict::elasticsearch::StrictElasticsearch;
+use logship_testkit::strict::loggly::StrictLoggly;
+use logship_testkit::strict::logzio::StrictLogzio;
+use logship_testkit::strict::loki::StrictLoki;
 use logship_testkit::strict::newrelic::StrictNewRelic;
+use logship_testkit::strict::opensearch::{Access, StrictOpenSearch};
+use logship_testkit::strict::otlp::StrictOtlp;
 use logship_testkit::strict::splunk::StrictSplunk;
 
 /// What there is, and the port of each unless another is given.
-const DESTINATIONS: [(&str, u16); 4] =
-    [("datadog", 8282), ("elasticsearch", 9200), ("newrelic", 8283), ("splunk", 8088)];
+const DESTINATIONS: [(&str, u16); 9] = [
+    ("datadog", 8282),
+    ("elasticsearch", 9200),
+    ("loggly", 8080),
+    ("logzio", 8070),
+    ("loki", 3100),
+    ("newrelic", 8283),
+    ("opensearch", 9200),
+    ("otlp", 4318),
+    ("splunk", 8088),
+];
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> io::Result<()> {
@@ -29,7 +43,13 @@ async fn main() -> io::Result<()> {
     match name {
         "datadog" => serve(name, StrictDatadog::start_on(port).await?, |server| server.url()).await,
         "elasticsearch" => serve(name, StrictElasticsearch::start_on(port).await?, |server| server.url()).await,
+        // Where a token is needed it is `token`.
+        "loggly" => serve(name, StrictLoggly::start_on(port, "token").await?, |server| server.url()).await,
+        "logzio" => serve(name, StrictLogzio::start_on(port, "token").await?, |server| server.url()).await,
+        "loki" => serve(name, StrictLoki::start_on(port).await?, |server| server.url()).await,
         "newrelic" => serve(name, StrictNewRelic::start_on(port).await?, |server| server.url()).await,
+        "opensearch" => serve(name, StrictOpenSearch::start_on(port, Access::Open).await?, |server| server.url()).await,
+        "otlp" => serve(name, StrictOtlp::start_on(port).await?, |server| server.url()).await,
         "splunk" => serve(name, StrictSplunk::start_on(port).await?, |server| server.url()).await,
         _ => Err(usage()),
     }

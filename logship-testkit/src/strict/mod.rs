@@ -6,11 +6,18 @@
 pub mod datadog;
 pub mod elasticsearch;
 mod faults;
+mod intake;
+pub mod loggly;
+pub mod logzio;
+pub mod loki;
 pub mod newrelic;
+pub mod opensearch;
+pub mod otlp;
 mod server;
 pub mod splunk;
 mod stand;
 mod wire;
 
 pub use faults::{Fault, Items, SeenRequest};
+pub use intake::StandIn;
 pub use stand::{Call, Destination, Reply, Strict};

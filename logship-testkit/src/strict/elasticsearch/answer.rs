@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 /// Something Elasticsearch refuses: a whole request, or one item of a bulk request.
 #[derive(Clone, Debug)]
-pub(super) struct Refusal {
+pub(in crate::strict) struct Refusal {
     pub(super) status: u16,
     /// The fields of the error object: `type`, `reason` and what else there is.
     pub(super) error: Value,

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, Response, header};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, Method, Response, header};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -15,6 +16,18 @@ use super::super::wire::{parse_query, proxy_page, read_up_to, truncated, unpack}
 use super::answer::{Refusal, answer, json_answer};
 use super::store::{Verdict, refused_item};
 use super::{Node, bulk};
+
+/// What another product that speaks the same API does otherwise.
+pub(in crate::strict) trait Dialect: std::fmt::Debug + Send + Sync {
+    /// Turns away who is not let in, and what is not known.
+    fn admit(&self, head: &Parts, wire: &[u8]) -> Result<(), Box<Response<Body>>>;
+
+    /// What is said of a body that is too large.
+    fn too_large(&self, bytes_max: usize) -> Response<Body>;
+
+    /// What it says about itself, if it does.
+    fn banner(&self) -> Option<Value>;
+}
 
 /// What is left of a request when its body has been read.
 struct Call {
@@ -77,7 +90,7 @@ pub(super) async fn handle(
         line.cut();
         return Response::default();
     }
-    let response = match read(&node, &parts.headers, &path, body, seen).await {
+    let mut response = match read(&node, &parts, body, seen).await {
         Err(response) => *response,
         Ok(body) => {
             let query = parse_query(parts.uri.query().unwrap_or_default());
@@ -85,21 +98,20 @@ pub(super) async fn handle(
             answer_with_fault(&node, &line, &call, fault, released).await
         }
     };
-    node.state().requests[seen].status = Some(response.status().as_u16());
+    let mut state = node.state();
+    if state.dialect.is_some() {
+        response.headers_mut().remove("x-elastic-product");
+    }
+    state.requests[seen].status = Some(response.status().as_u16());
     response
 }
 
 /// Reads and unpacks a body, if who sends it is let in and it has a form Elasticsearch reads.
-async fn read(
-    node: &Node,
-    headers: &HeaderMap,
-    path: &str,
-    body: Body,
-    seen: usize,
-) -> Result<Bytes, Box<Response<Body>>> {
-    let (expected, bytes_max) = {
+async fn read(node: &Node, parts: &Parts, body: Body, seen: usize) -> Result<Bytes, Box<Response<Body>>> {
+    let (headers, path) = (&parts.headers, parts.uri.path());
+    let (expected, bytes_max, dialect) = {
         let state = node.state();
-        (state.credentials.expected(), state.content_bytes_max)
+        (state.credentials.expected(), state.content_bytes_max, state.dialect.clone())
     };
     let wire = read_up_to(body, bytes_max).await;
     let header = |name: header::HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
@@ -107,8 +119,16 @@ async fn read(
         check_credentials(&expected, header(header::AUTHORIZATION), path)?;
     }
     // The real one has no body in this answer either.
-    let too_large = || Box::new(answer(413, "text/plain; charset=UTF-8", Body::empty()));
+    let too_large = || {
+        Box::new(match &dialect {
+            Some(dialect) => dialect.too_large(bytes_max),
+            None => answer(413, "text/plain; charset=UTF-8", Body::empty()),
+        })
+    };
     let wire = wire.ok_or_else(too_large)?;
+    if let Some(dialect) = &dialect {
+        dialect.admit(parts, &wire)?;
+    }
     node.state().requests[seen].wire_bytes = wire.len();
     if wire.is_empty() {
         return Ok(wire);
@@ -222,7 +242,7 @@ fn route(node: &Node, call: &Call, busy: Option<&Items>) -> Response<Body> {
     let segments: Vec<&str> = call.path.split('/').filter(|segment| !segment.is_empty()).collect();
     let acknowledged = |()| (200, json!({"acknowledged": true}));
     let allowed: &str = match (call.method.as_str(), segments.as_slice()) {
-        ("GET" | "HEAD", []) => return call.answer(Ok((200, banner()))),
+        ("GET" | "HEAD", []) => return call.answer(about(node)),
         ("POST" | "PUT", ["_bulk"]) => return call.answer(bulk(node, call, None, busy)),
         ("POST" | "PUT", [index, "_bulk"]) => return call.answer(bulk(node, call, Some(index), busy)),
         ("GET", ["_cluster", "health"]) => return call.answer(Ok((200, health()))),
@@ -278,7 +298,10 @@ fn bulk(node: &Node, call: &Call, index: Option<&str>, busy: Option<&Items>) -> 
             items.push(refused_item(operation, operation.id.as_deref().unwrap_or_default(), &refusal));
             continue;
         }
-        let (item, verdict) = state.store.apply(operation, stream_only);
+        let (mut item, verdict) = state.store.apply(operation, stream_only);
+        if state.dialect.is_some() {
+            older_name(&mut item, operation.action.name());
+        }
         stored += usize::from(matches!(verdict, Verdict::Stored));
         duplicates += usize::from(matches!(verdict, Verdict::Duplicate));
         items.push(item);
@@ -289,6 +312,15 @@ fn bulk(node: &Node, call: &Call, index: Option<&str>, busy: Option<&Items>) -> 
         |item: &Value| item.as_object().is_some_and(|item| item.values().any(|item| item.get("error").is_some()));
     let errors = items.iter().any(has_error);
     Ok((200, json!({"took": 1, "errors": errors, "items": items})))
+}
+
+/// Elasticsearch 8.8 gave an error a new name, OpenSearch did not.
+fn older_name(item: &mut Value, action: &str) {
+    if let Some(kind) = item.pointer_mut(&format!("/{action}/error/type"))
+        && kind == "document_parsing_exception"
+    {
+        *kind = "mapper_parsing_exception".into();
+    }
 }
 
 fn count(node: &Node, index: &str) -> Result<(u16, Value), Refusal> {
@@ -327,6 +359,16 @@ fn search(node: &Node, call: &Call, index: &str) -> Result<(u16, Value), Refusal
 
 fn shards() -> Value {
     json!({"total": 1, "successful": 1, "skipped": 0, "failed": 0})
+}
+
+/// What the root of the cluster says.
+fn about(node: &Node) -> Result<(u16, Value), Refusal> {
+    match &node.state().dialect {
+        None => Ok((200, banner())),
+        Some(dialect) => {
+            dialect.banner().map(|banner| (200, banner)).ok_or_else(|| Refusal::new(404, "exception", "not found"))
+        }
+    }
 }
 
 fn banner() -> Value {

@@ -7,9 +7,9 @@
 
 mod answer;
 mod bulk;
-mod http;
+pub(super) mod http;
 mod mapping;
-mod store;
+pub(super) mod store;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -92,25 +92,40 @@ pub struct StrictElasticsearch {
 
 /// What the handlers share.
 #[derive(Debug)]
-struct Node {
-    state: Mutex<State>,
+pub(super) struct Node {
+    pub(super) state: Mutex<State>,
     /// How many bulk requests have arrived.
-    arrived: watch::Sender<usize>,
+    pub(super) arrived: watch::Sender<usize>,
     /// How many times hanging requests were released.
-    released: watch::Sender<usize>,
+    pub(super) released: watch::Sender<usize>,
 }
 
 #[derive(Debug)]
-struct State {
-    store: Store,
+pub(super) struct State {
+    pub(super) store: Store,
     credentials: Credentials,
-    content_bytes_max: usize,
-    script: Script,
-    requests: Vec<SeenRequest>,
+    pub(super) content_bytes_max: usize,
+    pub(super) script: Script,
+    pub(super) requests: Vec<SeenRequest>,
+    /// What another product that speaks the same API does otherwise.
+    pub(super) dialect: Option<Arc<dyn http::Dialect>>,
 }
 
 impl Node {
-    fn state(&self) -> MutexGuard<'_, State> {
+    /// An empty one.
+    pub(super) fn new(dialect: Option<Arc<dyn http::Dialect>>) -> Arc<Self> {
+        let state = State {
+            store: Store::new(),
+            credentials: Credentials::None,
+            content_bytes_max: CONTENT_BYTES_MAX,
+            script: Script::default(),
+            requests: Vec::new(),
+            dialect,
+        };
+        Arc::new(Node { state: Mutex::new(state), arrived: watch::Sender::new(0), released: watch::Sender::new(0) })
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -123,18 +138,7 @@ impl StrictElasticsearch {
 
     /// Starts one on this port; 0 is any free one.
     pub async fn start_on(port: u16) -> io::Result<Self> {
-        let state = State {
-            store: Store::new(),
-            credentials: Credentials::None,
-            content_bytes_max: CONTENT_BYTES_MAX,
-            script: Script::default(),
-            requests: Vec::new(),
-        };
-        let node = Arc::new(Node {
-            state: Mutex::new(state),
-            arrived: watch::Sender::new(0),
-            released: watch::Sender::new(0),
-        });
+        let node = Node::new(None);
         let server = Server::listen((Ipv4Addr::LOCALHOST, port).into(), router(&node)).await?;
         Ok(StrictElasticsearch { address: server.address(), node, server: Some(server) })
     }
@@ -256,6 +260,6 @@ impl StrictElasticsearch {
     }
 }
 
-fn router(node: &Arc<Node>) -> Router {
+pub(super) fn router(node: &Arc<Node>) -> Router {
     Router::new().fallback(http::handle).with_state(Arc::clone(node))
 }

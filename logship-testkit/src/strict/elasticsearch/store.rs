@@ -100,11 +100,15 @@ pub(super) enum Verdict {
 
 /// Everything that was stored, and the rules for storing more.
 #[derive(Debug)]
-pub(super) struct Store {
+pub(in crate::strict) struct Store {
     indices: BTreeMap<String, Index>,
     pub(super) auto_create: bool,
     pub(super) failure_store: bool,
-    pub(super) duplicate_keys_refused: bool,
+    pub(in crate::strict) duplicate_keys_refused: bool,
+    /// Whether there is the template that makes data streams of `logs-*-*`.
+    pub(in crate::strict) logs_template: bool,
+    /// Whether documents make ids of their own and of no other kind.
+    pub(in crate::strict) ids_refused: bool,
     next_id: u64,
 }
 
@@ -115,6 +119,8 @@ impl Store {
             auto_create: true,
             failure_store: false,
             duplicate_keys_refused: false,
+            logs_template: true,
+            ids_refused: false,
             next_id: 0,
         }
     }
@@ -125,7 +131,7 @@ impl Store {
             let reason = format!("index [{name}/strict] already exists");
             return Err(Refusal::new(400, "resource_already_exists_exception", reason));
         }
-        if matches("logs-*-*", name) {
+        if self.logs_template && matches("logs-*-*", name) {
             return Err(Refusal::illegal_argument(format!(
                 "cannot create index with name [{name}], because it matches with template [logs] that creates data \
                  streams only, use create data stream api instead"
@@ -136,7 +142,7 @@ impl Store {
         Ok(())
     }
 
-    pub(super) fn create_data_stream(&mut self, name: &str) -> Result<(), Refusal> {
+    pub(in crate::strict) fn create_data_stream(&mut self, name: &str) -> Result<(), Refusal> {
         check_name(name)?;
         if self.indices.contains_key(name) {
             let reason = format!("data_stream [{name}] already exists");
@@ -173,7 +179,7 @@ impl Store {
     }
 
     /// All documents of an index, the oldest backing index first: id and source.
-    pub(super) fn documents(&self, name: &str) -> Result<Vec<(&String, &Value)>, Refusal> {
+    pub(in crate::strict) fn documents(&self, name: &str) -> Result<Vec<(&String, &Value)>, Refusal> {
         let index = self.indices.get(name).ok_or_else(|| Refusal::no_such_index(name))?;
         Ok(index.earlier.iter().chain([&index.current]).flatten().collect())
     }
@@ -197,6 +203,9 @@ impl Store {
 
     fn try_apply(&mut self, operation: &Operation, id: &str, stream_only: bool) -> Result<(Value, Verdict), Refusal> {
         let name = &operation.index;
+        if self.ids_refused && operation.id.is_some() {
+            return Err(Refusal::illegal_argument("Document ID is not supported in create/index operation request"));
+        }
         let duplicate_keys_refused = self.duplicate_keys_refused;
         let index = self.writable(name, stream_only)?;
         let written_to = index.written_to(name);
@@ -242,7 +251,7 @@ impl Store {
                 );
             }
             check_name(name)?;
-            let is_stream = matches("logs-*-*", name);
+            let is_stream = self.logs_template && matches("logs-*-*", name);
             if stream_only && !is_stream {
                 return Err(Refusal::new(
                     404,

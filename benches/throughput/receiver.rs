@@ -7,27 +7,28 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 
 use flate2::read::GzDecoder;
 
-/// A sink that runs as long as this is held.
-pub(crate) struct Sink {
+/// A receiver that runs as long as this is held.
+pub(crate) struct Receiver {
     process: Child,
     /// Closing it ends the process.
     _alive: Option<ChildStdin>,
     pub(crate) port: u16,
 }
 
-impl Sink {
+impl Receiver {
     pub(crate) fn start() -> std::io::Result<Self> {
         let program = std::env::current_exe()?;
-        let mut process = Command::new(program).arg("--sink").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut process =
+            Command::new(program).arg("--receiver").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let mut line = String::new();
         BufReader::new(process.stdout.take().ok_or_else(|| std::io::Error::other("no output"))?)
             .read_line(&mut line)?;
         let port = line.trim().parse().map_err(std::io::Error::other)?;
-        Ok(Sink { _alive: process.stdin.take(), process, port })
+        Ok(Receiver { _alive: process.stdin.take(), process, port })
     }
 }
 
-impl Drop for Sink {
+impl Drop for Receiver {
     fn drop(&mut self) {
         // Whether it was there or not, it is gone.
         self.process.kill().ok();
@@ -35,7 +36,7 @@ impl Drop for Sink {
     }
 }
 
-/// The sink's own process: says its port, and serves until its input ends.
+/// The receiver's own process: says its port, and serves until its input ends.
 pub(crate) fn serve() -> std::io::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     println!("{}", listener.local_addr()?.port());

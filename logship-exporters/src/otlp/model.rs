@@ -1,0 +1,136 @@
+//! What OTLP asks of values, whatever they are written as.
+
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+
+use logship_core::{LogRecord, Text, Unencodable, Value};
+
+/// How deep values may be nested. Decoders of protobuf refuse more than 100 messages in one another
+/// (<https://protobuf.dev/programming-guides/proto-limits/>), and those of JSON about as many objects; one level of
+/// ours is three of the former and four of the latter.
+pub(super) const DEPTH_MAX: usize = 28;
+
+/// The attribute by which a receiver can tell that it has a record already
+/// (<https://opentelemetry.io/docs/specs/semconv/registry/attributes/log/>).
+pub(super) const UID: &str = "log.record.uid";
+
+/// Entries in which each name is once. OTLP allows a name once in a list, and receivers may drop any of several
+/// (<https://opentelemetry.io/docs/specs/otel/common/#attribute-collections>), so the values of one name become one
+/// array, which loses none.
+pub(super) fn unique(entries: &[(Text, Value)]) -> Result<Cow<'_, [(Text, Value)]>, Unencodable> {
+    Ok(if has_repeats(entries, 0)? { Cow::Owned(merged(entries)) } else { Cow::Borrowed(entries) })
+}
+
+/// The same for a value that stands alone.
+pub(super) fn unique_value(value: &Value) -> Result<Cow<'_, Value>, Unencodable> {
+    Ok(if value_has_repeats(value, 0)? { Cow::Owned(merged_value(value)) } else { Cow::Borrowed(value) })
+}
+
+fn has_repeats(entries: &[(Text, Value)], depth: usize) -> Result<bool, Unencodable> {
+    // Few names are compared faster than they are hashed.
+    const FEW: usize = 16;
+    let mut has_repeats = if entries.len() <= FEW {
+        (1..entries.len()).any(|at| entries[..at].iter().any(|(name, _)| *name == entries[at].0))
+    } else {
+        let mut names = HashSet::with_capacity(entries.len());
+        !entries.iter().all(|(name, _)| names.insert(name.as_str()))
+    };
+    for (_, value) in entries {
+        has_repeats |= value_has_repeats(value, depth)?;
+    }
+    Ok(has_repeats)
+}
+
+fn value_has_repeats(value: &Value, depth: usize) -> Result<bool, Unencodable> {
+    match value {
+        Value::Array(_) | Value::Map(_) if depth >= DEPTH_MAX => {
+            Err(Unencodable { reason: format!("its values are nested deeper than {DEPTH_MAX}") })
+        }
+        Value::Array(values) => {
+            values.iter().try_fold(false, |found, value| Ok(found | value_has_repeats(value, depth + 1)?))
+        }
+        Value::Map(entries) => has_repeats(entries, depth + 1),
+        _ => Ok(false),
+    }
+}
+
+fn merged(entries: &[(Text, Value)]) -> Vec<(Text, Value)> {
+    let mut places: HashMap<&str, (usize, bool)> = HashMap::with_capacity(entries.len());
+    let mut merged: Vec<(Text, Value)> = Vec::with_capacity(entries.len());
+    for (name, value) in entries {
+        let value = merged_value(value);
+        let Some((place, is_list)) = places.get_mut(name.as_str()) else {
+            places.insert(name, (merged.len(), false));
+            merged.push((name.clone(), value));
+            continue;
+        };
+        match &mut merged[*place].1 {
+            Value::Array(values) if *is_list => values.push(value),
+            first => *first = Value::Array(vec![std::mem::take(first), value]),
+        }
+        *is_list = true;
+    }
+    merged
+}
+
+fn merged_value(value: &Value) -> Value {
+    match value {
+        Value::Array(values) => Value::Array(values.iter().map(merged_value).collect()),
+        Value::Map(entries) => Value::Map(merged(entries)),
+        other => other.clone(),
+    }
+}
+
+/// A record as OTLP can say it.
+#[derive(Debug)]
+pub(super) struct Sayable<'a> {
+    /// Nanoseconds since 1970.
+    pub(super) time: u64,
+    pub(super) observed: u64,
+    /// Empty where the writer did not classify it.
+    pub(super) severity_text: &'a str,
+    pub(super) body: Cow<'a, Value>,
+    pub(super) attributes: Cow<'a, [(Text, Value)]>,
+    /// What [`UID`] is to say, unless the record says it itself.
+    pub(super) uid: Option<String>,
+}
+
+impl<'a> Sayable<'a> {
+    pub(super) fn new(record: &'a LogRecord, with_uid: bool) -> Result<Self, Unencodable> {
+        let nanos = |time: logship_core::Timestamp| {
+            let before_1970 = |_| Unencodable { reason: "its time lies before 1970, which OTLP cannot say".to_owned() };
+            u64::try_from(time.as_nanos()).map_err(before_1970)
+        };
+        // What its group says is checked here, where a record can still be refused.
+        unique(&record.resource.attributes)?;
+        if let Some(scope) = &record.scope {
+            unique(&scope.attributes)?;
+        }
+        let is_classified = record.severity_text.is_some() || record.severity.number() > 0;
+        let uid = (with_uid && record.attribute(UID).is_none()).then(|| {
+            let mut id = Vec::with_capacity(96);
+            record.id.write(&mut id);
+            String::from_utf8_lossy(&id).into_owned()
+        });
+        Ok(Sayable {
+            time: nanos(record.timestamp)?,
+            observed: record.observed_timestamp.map_or(Ok(0), nanos)?,
+            severity_text: if is_classified { record.severity_name() } else { "" },
+            body: unique_value(&record.body)?,
+            attributes: unique(&record.attributes)?,
+            uid,
+        })
+    }
+}
+
+/// Whether two records can stand under one resource and one scope.
+pub(super) fn is_shared(one: &LogRecord, other: &LogRecord) -> bool {
+    use std::sync::Arc;
+    let is_same_resource = Arc::ptr_eq(&one.resource, &other.resource) || one.resource == other.resource;
+    let is_same_scope = match (&one.scope, &other.scope) {
+        (Some(one), Some(other)) => Arc::ptr_eq(one, other) || one == other,
+        (None, None) => true,
+        _ => false,
+    };
+    is_same_resource && is_same_scope
+}

@@ -1,0 +1,154 @@
+//! Answers in the protocol's three forms.
+
+use axum::body::Body;
+use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsPartialSuccess, ExportLogsServiceResponse};
+use prost::Message;
+use serde_json::json;
+
+use super::Verdict;
+
+/// How a request came, and its answer goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    Protobuf,
+    Json,
+    Grpc,
+}
+
+/// `google.rpc.Status`: <https://github.com/googleapis/googleapis/blob/master/google/rpc/status.proto>
+#[derive(Clone, PartialEq, Message)]
+struct Status {
+    #[prost(int32, tag = "1")]
+    code: i32,
+    #[prost(string, tag = "2")]
+    message: String,
+    #[prost(message, repeated, tag = "3")]
+    details: Vec<Any>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Any {
+    #[prost(string, tag = "1")]
+    type_url: String,
+    #[prost(bytes = "vec", tag = "2")]
+    value: Vec<u8>,
+}
+
+/// `google.rpc.RetryInfo`, whose time is a message of seconds and nanoseconds.
+#[derive(Clone, PartialEq, Message)]
+struct RetryInfo {
+    #[prost(message, optional, tag = "1")]
+    retry_delay: Option<Time>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Time {
+    #[prost(int64, tag = "1")]
+    seconds: i64,
+    #[prost(int32, tag = "2")]
+    nanos: i32,
+}
+
+/// The request was read; the verdict says what became of its records.
+pub(super) fn success(form: Form, verdict: &Verdict) -> Response<Body> {
+    let partial =
+        ExportLogsPartialSuccess { rejected_log_records: verdict.rejected, error_message: verdict.message.clone() };
+    let response = ExportLogsServiceResponse { partial_success: (*verdict != Verdict::default()).then_some(partial) };
+    match form {
+        Form::Protobuf => answer(200, "application/x-protobuf", response.encode_to_vec()),
+        Form::Json => answer(200, "application/json", serde_json::to_vec(&response).unwrap_or_default()),
+        Form::Grpc => {
+            let message = response.encode_to_vec();
+            let mut framed = vec![0];
+            framed.extend_from_slice(&(message.len() as u32).to_be_bytes());
+            framed.extend(message);
+            let mut trailers = HeaderMap::new();
+            trailers.insert("grpc-status", HeaderValue::from_static("0"));
+            let body = http_body_util::Full::new(Bytes::from(framed)).with_trailers(async move { Some(Ok(trailers)) });
+            answer(200, "application/grpc", Body::new(body))
+        }
+    }
+}
+
+/// A request that is refused as a whole, with the time after which it may be tried again.
+pub(super) fn refusal(form: Form, status: u16, retry_after: Option<&str>, message: &str) -> Response<Body> {
+    let seconds = retry_after.and_then(|text| text.parse().ok());
+    let code = code_of(status, seconds.is_some());
+    let mut details = Vec::new();
+    if let Some(seconds) = seconds.filter(|_| form == Form::Grpc) {
+        let info = RetryInfo { retry_delay: Some(Time { seconds, nanos: 0 }) };
+        let type_url = "type.googleapis.com/google.rpc.RetryInfo".to_owned();
+        details.push(Any { type_url, value: info.encode_to_vec() });
+    }
+    let body = Status { code, message: message.to_owned(), details }.encode_to_vec();
+    let mut response = match form {
+        Form::Protobuf => answer(status, "application/x-protobuf", body),
+        Form::Json => {
+            let body = json!({"code": code, "message": message}).to_string();
+            answer(status, "application/json", body)
+        }
+        // Without a message the status stands among the headers.
+        Form::Grpc => {
+            let mut response = answer(200, "application/grpc", Body::empty());
+            let headers = response.headers_mut();
+            headers.insert("grpc-status", HeaderValue::from(code));
+            headers.extend(
+                [("grpc-message", escaped(message)), ("grpc-status-details-bin", BASE64.encode(body))]
+                    .into_iter()
+                    .filter_map(|(name, value)| Some((header::HeaderName::from_static(name), value.parse().ok()?))),
+            );
+            return response;
+        }
+    };
+    if let Some(value) = retry_after.and_then(|text| HeaderValue::try_from(text).ok()) {
+        response.headers_mut().insert(header::RETRY_AFTER, value);
+    }
+    response
+}
+
+/// The code of gRPC (<https://grpc.github.io/grpc/core/md_doc_statuscodes.html>) for a status of HTTP. Without a time "too many" means "never again" there
+/// (<https://opentelemetry.io/docs/specs/otlp/#otlpgrpc-throttling>), so it is "unavailable".
+fn code_of(status: u16, has_time: bool) -> i32 {
+    match status {
+        400 => 3,
+        401 => 16,
+        403 => 7,
+        404 | 405 | 415 => 12,
+        413 => 8,
+        429 if has_time => 8,
+        429 | 502 | 503 => 14,
+        504 => 4,
+        _ => 13,
+    }
+}
+
+/// Text as `grpc-message` holds it.
+fn escaped(text: &str) -> String {
+    let plain = |byte: u8| (b' '..=b'~').contains(&byte) && byte != b'%';
+    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+}
+
+/// The answer with half of its body.
+pub(super) async fn truncated(response: Response<Body>) -> Response<Body> {
+    let (mut parts, body) = response.into_parts();
+    let whole = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    // One byte more than there is: an answer may be empty.
+    if parts.headers.get(header::CONTENT_TYPE).is_some_and(|value| value != "application/grpc") {
+        parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(whole.len() + 1));
+    }
+    let half = whole.slice(..whole.len() / 2);
+    let cut_off = Err(std::io::Error::from(std::io::ErrorKind::ConnectionAborted));
+    Response::from_parts(parts, Body::from_stream(futures::stream::iter([Ok(half), cut_off])))
+}
+
+pub(super) fn answer(status: u16, content_type: &'static str, body: impl Into<Body>) -> Response<Body> {
+    let mut response = Response::new(body.into());
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
