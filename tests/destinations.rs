@@ -217,7 +217,8 @@ async fn no_error_shows_a_key_or_a_record() {
             let exporter = place.exporter(json!({}), &BuildContext::default()).unwrap();
             let lane = lane(exporter.clone()).retry(retry.clone()).attempt_timeout(Duration::from_millis(50));
             let report = ship(source(3), lane).await;
-            let said = format!("{exporter:?} {report:?} {:?} {:?}", exporter.refresh().await, exporter.check().await);
+            let checked = tokio::time::timeout(Duration::from_millis(50), exporter.check()).await;
+            let said = format!("{exporter:?} {report:?} {:?} {checked:?}", exporter.refresh().await);
             assert!(!said.contains("hunter2") && !said.contains(MARK), "{name}, {fault:?}: {said}");
             assert!(!matches!(report.status, LaneStatus::Complete), "{name}, {fault:?}");
         }
@@ -393,4 +394,31 @@ async fn an_index_that_splunk_does_not_know_stops_the_lane_and_refuses_no_record
     let stopped = ship(source(10), place.lane()).await;
     let LaneStatus::Stopped(error) = &stopped.status else { panic!("{stopped:?}") };
     assert_eq!((error.kind(), stopped.accepted, stopped.rejected), (ErrorKind::NotFound, 0, 0), "{error}");
+}
+
+/// Goal: of a request with bad events, these go to the dead letter and all others are there, whether Splunk keeps the
+/// events before a bad one or not. Method: two bad ones in one request.
+#[tokio::test]
+async fn events_that_splunk_names_as_bad_are_refused_and_all_others_are_there() {
+    for keeps_prefix in [true, false] {
+        let place = Place::start("splunk").await;
+        let Place::Splunk(server, _) = &place else { unreachable!() };
+        server.refuse_events_with("poison");
+        server.keep_prefix(keeps_prefix);
+        let source = MemorySource::new();
+        for number in 0..30 {
+            let poison = if [7, 22].contains(&number) { " poison" } else { "" };
+            source.push("logs", Timestamp::now(), |record| record.body = (body(number) + poison).into());
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let dead = FileExporter::new(FileConfig { dir: dir.path().into(), ..FileConfig::default() });
+        let lane = ship(source, place.lane().chunk(30).dead_letter(dead)).await;
+        assert!(matches!(lane.status, LaneStatus::Complete), "{lane:?}");
+        assert_eq!((lane.accepted, lane.rejected, lane.dead_lettered), (28, 2, 2));
+        let held = place.held();
+        assert!(held.keys().copied().eq((0..30).filter(|number| ![7, 22].contains(number))), "{held:?}");
+        let repeats = held.values().sum::<usize>() - 28;
+        assert!(repeats as u64 <= lane.possibly_duplicated, "{repeats} repeats, {lane:?}");
+        assert_eq!(repeats > 0, keeps_prefix);
+    }
 }

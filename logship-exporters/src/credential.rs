@@ -19,6 +19,9 @@ pub(crate) struct Credential {
     reference: SecretRef,
     context: BuildContext,
     current: RwLock<HeaderValue>,
+    /// The last one that was not let in. Several requests may have been under way with it: when one of them has found a
+    /// new one, the others have no reason to stop.
+    refused: RwLock<Option<HeaderValue>>,
 }
 
 impl Credential {
@@ -31,7 +34,15 @@ impl Credential {
     ) -> Result<Self, Error> {
         let current = RwLock::new(read(scheme, field, &reference, context)?);
         let header = HeaderName::from_static(header);
-        Ok(Credential { header, scheme, field, reference, context: context.clone(), current })
+        Ok(Credential {
+            header,
+            scheme,
+            field,
+            reference,
+            context: context.clone(),
+            current,
+            refused: RwLock::new(None),
+        })
     }
 
     /// The header's value.
@@ -39,11 +50,17 @@ impl Credential {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// This value was not let in.
+    pub(crate) fn refuse(&self, value: HeaderValue) {
+        *self.refused.write().unwrap_or_else(PoisonError::into_inner) = Some(value);
+    }
+
     /// Reads it anew; an error if it is still the one that was not taken.
     pub(crate) fn refresh(&self, operation: &'static str) -> Result<(), Error> {
         let fresh = read(self.scheme, self.field, &self.reference, &self.context)?;
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-        if *current == fresh {
+        let refused = self.refused.read().unwrap_or_else(PoisonError::into_inner);
+        if *refused.as_ref().unwrap_or(&current) == fresh {
             let message = "the credentials are still the ones that were not let in";
             return Err(Error::new(ErrorKind::Auth, operation, message).with("field", self.field));
         }
@@ -63,5 +80,30 @@ fn read(scheme: &str, field: &str, reference: &SecretRef, context: &BuildContext
 impl fmt::Debug for Credential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Credential").field("field", &self.field).field("reference", &self.reference).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_one_request_found_is_good_for_the_others_too() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "old").unwrap();
+        let reference = SecretRef::File(file.path().to_owned());
+        let key = Credential::new("api-key", "", "key", reference, &BuildContext::default()).unwrap();
+        assert!(key.refresh("test").is_err());
+        let old = key.value();
+        std::fs::write(file.path(), "new").unwrap();
+        // Two were under way with the old one.
+        for _ in 0..2 {
+            key.refuse(old.clone());
+            key.refresh("test").unwrap();
+            assert_eq!(key.value(), "new");
+        }
+        key.refuse(key.value());
+        let error = key.refresh("test").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Auth);
     }
 }

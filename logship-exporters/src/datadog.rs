@@ -215,9 +215,13 @@ impl Exporter for Datadog {
         let Some(body) = chunk.body() else {
             return Err(Error::new(ErrorKind::Unexpected, "datadog export", "the chunk was not encoded"));
         };
+        let key = self.key.value();
         let mut request = post(&self.url, "application/json", body);
-        request.headers_mut().insert(&self.key.header, self.key.value());
+        request.headers_mut().insert(&self.key.header, key.clone());
         let answer = self.delivery.send(request).await?;
+        if matches!(answer.status, 401 | 403) {
+            self.key.refuse(key);
+        }
         match answer.status {
             200..300 => Ok(Outcome::all_accepted(chunk.len())),
             _ => Err(self.refused(&answer)),
@@ -246,5 +250,57 @@ impl fmt::Debug for Datadog {
             .field("host", &host_of(&self.url))
             .field("config", &self.config)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn exporter(fields: serde_json::Value) -> Result<Datadog, Error> {
+        let serde_json::Value::Object(fields) = fields else { panic!("fields are a map") };
+        Datadog::new(read_fields(fields)?, &BuildContext::default())
+    }
+
+    #[test]
+    fn an_address_is_that_of_the_vendor_or_the_one_given() {
+        for (fields, expected) in [
+            (json!({"api_key": "hunter2"}), "https://http-intake.logs.datadoghq.com/api/v2/logs"),
+            (
+                json!({"api_key": "hunter2", "site": "us5.datadoghq.com"}),
+                "https://http-intake.logs.us5.datadoghq.com/api/v2/logs",
+            ),
+            (
+                json!({"apiKey": "hunter2", "basePath": "https://http-intake.logs.datadoghq.eu"}),
+                "https://http-intake.logs.datadoghq.eu/api/v2/logs",
+            ),
+            (json!({"api_key": "hunter2", "url": "http://proxy:8080/dd"}), "http://proxy:8080/dd"),
+        ] {
+            assert_eq!(exporter(fields).unwrap().url.as_str(), expected);
+        }
+    }
+
+    #[test]
+    fn a_wrong_configuration_is_named_and_shows_no_secret() {
+        for (fields, field) in [
+            (json!({}), "api_key"),
+            (json!({"api_key": ""}), "api_key"),
+            (json!({"api_key": "hunter2\n"}), "api_key"),
+            (json!({"api_key": "hunter2", "site": "a/b"}), "site"),
+            (json!({"api_key": "hunter2", "site": "datadoghq.eu", "url": "http://x"}), "site"),
+            (json!({"api_key": "hunter2", "url": "http://hunter2@x"}), "url"),
+            (json!({"api_key": "hunter2", "ddtags": ["a,b"]}), "ddtags"),
+            (json!({"api_key": "hunter2", "chunk_bytes_max": 5_000_001}), "chunk_bytes_max"),
+            (json!({"api_key": "hunter2", "compression": "lz4"}), "compression"),
+            (json!({"api_key": "hunter2", "connection": {"ca_file": "/absent"}}), "connection.ca_file"),
+            (json!({"api_key": "hunter2", "key": 1}), "key"),
+        ] {
+            let shown = fields.to_string();
+            let error = exporter(fields).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config, "{shown}");
+            assert!(error.to_string().contains(field), "{shown}: {error}");
+            assert!(!format!("{error:?}").contains("hunter2"), "{shown}: {error}");
+        }
     }
 }

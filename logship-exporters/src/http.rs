@@ -174,6 +174,9 @@ pub struct Http {
     context: BuildContext,
     /// The configured headers with their secrets.
     headers: RwLock<HeaderMap>,
+    /// Those that were last not let in. Several requests may have been under way with them: when one of them has found
+    /// new ones, the others have no reason to stop.
+    refused: RwLock<Option<HeaderMap>>,
     encoding: Arc<dyn Encoding>,
 }
 
@@ -194,7 +197,16 @@ impl Http {
         let headers = headers(&config, url_auth.as_ref(), &context)?;
         let delivery = Delivery::with_context("http export", &config.connection, &context)?;
         let encoding = Arc::new(Records::new(config.format == HttpFormat::JsonArray, config.compression));
-        Ok(Http { delivery, url, url_auth, headers: RwLock::new(headers), encoding, config, context })
+        Ok(Http {
+            delivery,
+            url,
+            url_auth,
+            headers: RwLock::new(headers),
+            refused: RwLock::new(None),
+            encoding,
+            config,
+            context,
+        })
     }
 
     fn request(&self, method: Method) -> Request {
@@ -252,6 +264,7 @@ impl Exporter for Http {
             HttpMethod::Post => Method::POST,
             HttpMethod::Put => Method::PUT,
         });
+        let sent = request.headers().clone();
         let headers = request.headers_mut();
         if let Some(packing) = body.compression.content_encoding() {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static(packing));
@@ -262,6 +275,9 @@ impl Exporter for Http {
         }
         *request.body_mut() = Some(body.bytes.clone().into());
         let answer = self.delivery.send(request).await?;
+        if answer.status == 401 {
+            *self.refused.write().unwrap_or_else(PoisonError::into_inner) = Some(sent);
+        }
         self.outcome(&answer, chunk.len())
     }
 
@@ -269,7 +285,8 @@ impl Exporter for Http {
     async fn refresh(&self) -> Result<(), Error> {
         let fresh = headers(&self.config, self.url_auth.as_ref(), &self.context)?;
         let mut headers = self.headers.write().unwrap_or_else(PoisonError::into_inner);
-        if *headers == fresh {
+        let refused = self.refused.read().unwrap_or_else(PoisonError::into_inner);
+        if *refused.as_ref().unwrap_or(&headers) == fresh {
             let message = "the credentials are still the ones that were not let in";
             return Err(Error::new(ErrorKind::Auth, "http refresh", message).with("host", host_of(&self.url)));
         }

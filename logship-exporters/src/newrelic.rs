@@ -211,9 +211,13 @@ impl Exporter for NewRelic {
         let Some(body) = chunk.body() else {
             return Err(Error::new(ErrorKind::Unexpected, "newrelic export", "the chunk was not encoded"));
         };
+        let key = self.key.value();
         let mut request = post(&self.url, "application/json", body);
-        request.headers_mut().insert(&self.key.header, self.key.value());
+        request.headers_mut().insert(&self.key.header, key.clone());
         let answer = self.delivery.send(request).await?;
+        if matches!(answer.status, 401 | 403) {
+            self.key.refuse(key);
+        }
         match answer.status {
             200..300 => Ok(Outcome::all_accepted(chunk.len())),
             _ => Err(self.refused(&answer)),
@@ -243,5 +247,51 @@ impl fmt::Debug for NewRelic {
             .field("host", &host_of(&self.url))
             .field("config", &self.config)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn exporter(fields: serde_json::Value) -> Result<NewRelic, Error> {
+        let serde_json::Value::Object(fields) = fields else { panic!("fields are a map") };
+        NewRelic::new(read_fields(fields)?, &BuildContext::default())
+    }
+
+    #[test]
+    fn an_address_is_that_of_the_vendor_or_the_one_given() {
+        for (fields, expected) in [
+            (json!({"license_key": "hunter2"}), "https://log-api.newrelic.com/log/v1"),
+            (json!({"license_key": "hunter2", "region": "eu"}), "https://log-api.eu.newrelic.com/log/v1"),
+            (json!({"license_key": "hunter2", "region": "fedramp"}), "https://gov-log-api.newrelic.com/log/v1"),
+            (
+                json!({"apiKey": "hunter2", "basePath": "https://log-api.newrelic.com"}),
+                "https://log-api.newrelic.com/log/v1",
+            ),
+        ] {
+            assert_eq!(exporter(fields).unwrap().url.as_str(), expected);
+        }
+    }
+
+    #[test]
+    fn a_wrong_configuration_is_named_and_shows_no_secret() {
+        for (fields, field) in [
+            (json!({}), "license_key"),
+            (json!({"license_key": ""}), "license_key"),
+            (json!({"license_key": "hunter2", "region": "mars"}), "region"),
+            (json!({"license_key": "hunter2", "region": "eu", "url": "http://x"}), "region"),
+            (json!({"license_key": "hunter2", "url": "http://hunter2@x"}), "url"),
+            (json!({"license_key": "hunter2", "chunk_bytes_max": 0}), "chunk_bytes_max"),
+            (json!({"license_key": "hunter2", "attributes": {"a": 1}}), "attributes.a"),
+            (json!({"license_key": "hunter2", "key": 1}), "key"),
+        ] {
+            let shown = fields.to_string();
+            let error = exporter(fields).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config, "{shown}");
+            assert!(error.to_string().contains(field), "{shown}: {error}");
+            assert!(!format!("{error:?}").contains("hunter2"), "{shown}: {error}");
+        }
     }
 }

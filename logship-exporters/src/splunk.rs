@@ -245,7 +245,8 @@ impl Splunk {
         let mut base = endpoint("url", context.secret("url", &config.url)?.expose(), "/services/collector")?;
         let path = base.path().trim_end_matches('/');
         let path = ["/event", "/raw"].iter().find_map(|end| path.strip_suffix(end)).unwrap_or(path).to_owned();
-        base.set_path(&path);
+        let is_whole = path.ends_with("/services/collector");
+        base.set_path(&if is_whole { path } else { path + "/services/collector" });
         base.set_query(None);
         let token = Credential::new("authorization", "Splunk ", "token", config.token.clone(), context)?;
         let delivery = Delivery::with_context("splunk export", &config.connection, context)?;
@@ -314,7 +315,12 @@ impl Exporter for Splunk {
         let Some(body) = chunk.body() else {
             return Err(Error::new(ErrorKind::Unexpected, "splunk export", "the chunk was not encoded"));
         };
-        let answer = self.delivery.send(self.request(&self.url, body)).await?;
+        let request = self.request(&self.url, body);
+        let token = request.headers().get(&self.token.header).cloned();
+        let answer = self.delivery.send(request).await?;
+        if let (401 | 403, Some(token)) = (answer.status, token) {
+            self.token.refuse(token);
+        }
         match answer::verdict(&self.delivery, &answer, chunk.len())? {
             Verdict::Refused(outcome) => Ok(outcome),
             Verdict::Received(Some(ack)) if self.config.acknowledge => {
@@ -376,4 +382,65 @@ fn guid() -> String {
     let bits = (draw() << 64 | draw()) & !(0xf << 76) & !(0x3 << 62) | 0x4 << 76 | 0x2 << 62;
     let text = format!("{bits:032x}");
     [&text[..8], &text[8..12], &text[12..16], &text[16..20], &text[20..]].join("-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn exporter(fields: serde_json::Value) -> Result<Splunk, Error> {
+        let serde_json::Value::Object(fields) = fields else { panic!("fields are a map") };
+        Splunk::new(read_fields(fields)?, &BuildContext::default())
+    }
+
+    #[test]
+    fn an_address_is_that_of_the_vendor_or_the_one_given() {
+        for (fields, expected) in [
+            (json!({"url": "https://s:8088", "token": "hunter2"}), "https://s:8088/services/collector/event"),
+            (json!({"host": "https://s:8088/", "token": "hunter2"}), "https://s:8088/services/collector/event"),
+            (json!({"url": "https://s/services/collector/event", "token": "t"}), "https://s/services/collector/event"),
+            (
+                json!({"url": "https://s/behind/services/collector/", "token": "t"}),
+                "https://s/behind/services/collector/event",
+            ),
+            (json!({"url": "https://s/behind/", "token": "t"}), "https://s/behind/services/collector/event"),
+            (
+                json!({"url": "https://s:8088", "token": "hunter2", "endpoint": "raw", "channel": "0aeeac95-ac74-4aa9-b30d-6c4c0ac581ba", "index": "a b"}),
+                "https://s:8088/services/collector/raw?channel=0aeeac95-ac74-4aa9-b30d-6c4c0ac581ba&source=logship&sourcetype=_json&index=a+b",
+            ),
+        ] {
+            assert_eq!(exporter(fields).unwrap().url.as_str(), expected);
+        }
+    }
+
+    #[test]
+    fn a_wrong_configuration_is_named_and_shows_no_secret() {
+        for (fields, field) in [
+            (json!({}), "url"),
+            (json!({"url": "https://s:8088"}), "token"),
+            (json!({"url": "https://hunter2@s:8088", "token": "t"}), "url"),
+            (json!({"url": "https://s:8088", "token": "hunter2", "channel": "one"}), "channel"),
+            (json!({"url": "https://s:8088", "token": "hunter2", "endpoint": "raw", "fields": {"a": "b"}}), "fields"),
+            (json!({"url": "https://s:8088", "token": "hunter2", "acknowledge_poll_ms": 0}), "acknowledge_poll_ms"),
+            (json!({"url": "https://s:8088", "token": "hunter2", "chunk_bytes_max": 0}), "chunk_bytes_max"),
+            (json!({"url": "https://s:8088", "token": "hunter2", "key": 1}), "key"),
+        ] {
+            let shown = fields.to_string();
+            let error = exporter(fields).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config, "{shown}");
+            assert!(error.to_string().contains(field), "{shown}: {error}");
+            assert!(!format!("{error:?}").contains("hunter2"), "{shown}: {error}");
+        }
+    }
+
+    #[test]
+    fn each_exporter_has_a_channel_of_its_own() {
+        let channels = [guid(), guid()];
+        assert_ne!(channels[0], channels[1]);
+        for channel in channels {
+            let lengths = channel.split('-').map(str::len);
+            assert!(lengths.eq([8, 4, 4, 4, 12]) && &channel[14..15] == "4", "{channel}");
+        }
+    }
 }

@@ -37,6 +37,8 @@ pub struct Splunk {
     content_bytes_max: usize,
     /// Whether the events before a bad one are kept.
     keeps_prefix: bool,
+    /// An event with this text in it is a bad one.
+    refused: Option<String>,
     /// What the next acknowledgement is called, by channel.
     next_ack: BTreeMap<String, u64>,
     /// How often an acknowledgement has to be asked for; `None` if it never comes.
@@ -54,6 +56,7 @@ impl Default for Splunk {
             indexes: None,
             content_bytes_max: 838_860_800,
             keeps_prefix: true,
+            refused: None,
             next_ack: BTreeMap::new(),
             pending: BTreeMap::new(),
             events: Vec::new(),
@@ -91,6 +94,11 @@ impl StrictSplunk {
     /// Whether the events before a bad one are kept. On unless set.
     pub fn keep_prefix(&self, is_on: bool) {
         self.state().destination.keeps_prefix = is_on;
+    }
+
+    /// From now on takes an event with this text in it for one that it cannot read.
+    pub fn refuse_events_with(&self, text: impl Into<String>) {
+        self.state().destination.refused = Some(text.into());
     }
 
     /// What was indexed, in order: events with their metadata, or the lines of raw requests under `raw`.
@@ -249,6 +257,10 @@ impl Splunk {
             ["host", "source", "sourcetype", "index"].iter().all(|name| event.get(*name).is_none_or(Value::is_string));
         let is_known = event.keys().all(|key| KEYS.contains(&key.as_str()));
         if !event.get("time").is_none_or(is_number) || !has_texts || !is_known {
+            return Some(6);
+        }
+        let is_refused = |text: &String| event.get("event").is_some_and(|event| event.to_string().contains(text));
+        if self.refused.as_ref().is_some_and(is_refused) {
             return Some(6);
         }
         let index = event.get("index").and_then(Value::as_str);
