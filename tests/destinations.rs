@@ -1,7 +1,7 @@
 //! The exporters of vendors in the engine, against stand-ins as strict as the vendors' documents: whatever goes wrong,
 //! no record is missing, none is there more often than the report says, and nothing secret is shown.
 
-#![allow(clippy::unwrap_used, reason = "a test says why it fails by its panic")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says why it fails by its panic")]
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -215,7 +215,7 @@ async fn no_error_shows_a_key_or_a_record() {
             each!(&place, server => server.heal());
             each!(&place, server => server.fail_next(50, fault.clone()));
             let exporter = place.exporter(json!({}), &BuildContext::default()).unwrap();
-            let lane = lane(exporter.clone()).retry(retry.clone()).attempt_timeout(Duration::from_millis(50));
+            let lane = lane(exporter.clone()).retry(retry).attempt_timeout(Duration::from_millis(50));
             let report = ship(source(3), lane).await;
             let checked = tokio::time::timeout(Duration::from_millis(50), exporter.check()).await;
             let said = format!("{exporter:?} {report:?} {:?} {checked:?}", exporter.refresh().await);
