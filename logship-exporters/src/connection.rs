@@ -9,7 +9,7 @@ use reqwest::header::{
     CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, TRANSFER_ENCODING,
     USER_AGENT,
 };
-use reqwest::{Client, Proxy};
+use reqwest::{Client, ClientBuilder, Proxy};
 use serde::Deserialize;
 
 use crate::delivery::{parse_url_in, secret_value};
@@ -88,11 +88,32 @@ impl Default for Connection {
 impl Connection {
     /// A client for these settings and what is in their files now.
     pub(crate) fn client(&self, operation: &'static str, context: &BuildContext) -> Result<Client, Error> {
+        let client = self.builder(context, &[b"h2", b"http/1.1"])?;
+        client.build().map_err(|error| no_client(operation, error))
+    }
+
+    /// The same for gRPC, which is HTTP/2 and nothing else.
+    #[cfg(feature = "otlp")]
+    pub(crate) fn grpc_client(
+        &self,
+        operation: &'static str,
+        context: &BuildContext,
+        is_plain: bool,
+    ) -> Result<Client, Error> {
+        let mut client = self.builder(context, &[b"h2"])?.http2_prior_knowledge();
+        // Without TLS there is no tunnel through a proxy, and few proxies speak HTTP/2 themselves.
+        if is_plain && self.proxy.is_none() {
+            client = client.no_proxy();
+        }
+        client.build().map_err(|error| no_client(operation, error))
+    }
+
+    fn builder(&self, context: &BuildContext, protocols: &[&[u8]]) -> Result<ClientBuilder, Error> {
         let agent = self.user_agent.as_deref().unwrap_or(concat!("logship/", env!("CARGO_PKG_VERSION")));
         let mut headers = self.headers(context)?;
         headers.insert(USER_AGENT, secret_value("connection.user_agent", agent)?);
         let mut client = Client::builder()
-            .tls_backend_preconfigured(tls::config(self)?)
+            .tls_backend_preconfigured(tls::config_for(self, protocols)?)
             .default_headers(headers)
             .connect_timeout(CONNECT_TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
@@ -103,9 +124,7 @@ impl Connection {
         if let Some(proxy) = &self.proxy {
             client = client.proxy(proxy_of(context.secret("connection.proxy", proxy)?.expose())?);
         }
-        client.build().map_err(|error| {
-            Error::new(ErrorKind::Config, operation, "cannot make an HTTP client").with_source(error.without_url())
-        })
+        Ok(client)
     }
 
     /// The headers of every request, as they are now.
@@ -141,6 +160,10 @@ impl Stamp {
         let metadata = std::fs::metadata(file).ok();
         Stamp(metadata.and_then(|metadata| Some((metadata.modified().ok()?, metadata.len()))))
     }
+}
+
+fn no_client(operation: &'static str, error: reqwest::Error) -> Error {
+    Error::new(ErrorKind::Config, operation, "cannot make an HTTP client").with_source(error.without_url())
 }
 
 fn proxy_of(text: &str) -> Result<Proxy, Error> {

@@ -177,7 +177,7 @@ impl Datadog {
         config.validate()?;
         let url = config.address(context)?;
         let key = Credential::new("dd-api-key", "", "api_key", config.api_key.clone(), context)?;
-        let delivery = Delivery::with_context("datadog export", &config.connection, context)?;
+        let delivery = Delivery::new("datadog export", &config.connection, context)?;
         let (service, hostname) = (config.service.as_deref(), config.hostname.as_deref());
         let encoding = DatadogEncoding::new(&config.ddsource, &config.ddtags, service, hostname, config.compression);
         Ok(Datadog { delivery, url, key, encoding: Arc::new(encoding), config })

@@ -63,19 +63,9 @@ pub(crate) struct Answer {
 }
 
 impl Delivery {
-    /// Makes a client. Fails if a file cannot be read or the system has no roots. Secrets of the connection may not
-    /// need a provider; see [`with_context`](Delivery::with_context).
-    #[allow(dead_code, reason = "not every exporter has secrets to find")]
-    pub(crate) fn new(operation: &'static str, connection: &Connection) -> Result<Self, Error> {
-        Self::with_context(operation, connection, &BuildContext::default())
-    }
-
-    /// Makes a client, with secrets of the connection from wherever the program keeps them.
-    pub(crate) fn with_context(
-        operation: &'static str,
-        connection: &Connection,
-        context: &BuildContext,
-    ) -> Result<Self, Error> {
+    /// Makes a client, with secrets of the connection from wherever the program keeps them. Fails if a file cannot be
+    /// read or the system has no roots.
+    pub(crate) fn new(operation: &'static str, connection: &Connection, context: &BuildContext) -> Result<Self, Error> {
         // Before the files are read, so that what changes meanwhile is seen as changed.
         let stamps = connection.stamps();
         let client = connection.client(operation, context)?;
@@ -384,7 +374,7 @@ mod tests {
         assert!(CryptoProvider::get_default().is_none());
         for insecure_skip_verify in [false, true] {
             let connection = Connection { insecure_skip_verify, ..Connection::default() };
-            Delivery::new("test", &connection).unwrap();
+            Delivery::new("test", &connection, &BuildContext::default()).unwrap();
         }
         assert!(CryptoProvider::get_default().is_none());
     }
@@ -394,7 +384,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         for path in [file.path(), Path::new("/absent/ca.pem")] {
             let connection = Connection { ca_file: Some(path.to_owned()), ..Connection::default() };
-            let error = Delivery::new("test", &connection).unwrap_err();
+            let error = Delivery::new("test", &connection, &BuildContext::default()).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Config);
             assert!(error.to_string().contains("field: connection.ca_file"), "{error}");
             assert!(error.to_string().contains(&path.display().to_string()), "{error}");

@@ -407,6 +407,11 @@ impl<'a> Object<'a> {
     }
 }
 
+thread_local! {
+    /// Where values are written that become the text of a label.
+    static TEXT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
 fn value_as_text(out: &mut Vec<u8>, value: &Value, is_number: bool) -> Result<(), Unencodable> {
     match value {
         Value::String(text) => string(out, text),
@@ -417,9 +422,13 @@ fn value_as_text(out: &mut Vec<u8>, value: &Value, is_number: bool) -> Result<()
         // What has no text of its own is written as the text of its JSON; bytes are base64 there.
         Value::Bytes(_) => json::value(out, value, 0)?,
         Value::Null | Value::Array(_) | Value::Map(_) => {
-            let mut text = Vec::new();
-            json::value(&mut text, value, 0)?;
-            string(out, &String::from_utf8_lossy(&text));
+            return TEXT.with_borrow_mut(|text| {
+                text.clear();
+                json::value(text, value, 0)?;
+                // It is made of texts.
+                string(out, std::str::from_utf8(text).unwrap_or_default());
+                Ok(())
+            });
         }
     }
     Ok(())

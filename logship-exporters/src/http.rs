@@ -195,7 +195,7 @@ impl Http {
         }
         let (url, url_auth) = parse_url(context.secret("url", &config.url)?.expose())?;
         let headers = headers(&config, url_auth.as_ref(), &context)?;
-        let delivery = Delivery::with_context("http export", &config.connection, &context)?;
+        let delivery = Delivery::new("http export", &config.connection, &context)?;
         let encoding = Arc::new(Records::new(config.format == HttpFormat::JsonArray, config.compression));
         Ok(Http {
             delivery,

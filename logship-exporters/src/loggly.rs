@@ -131,7 +131,7 @@ impl Loggly {
             return Err(Error::config("url", "cannot hold a user: the token goes into `token`"));
         };
         let url = RwLock::new(address(&base, &config, &context)?);
-        let delivery = Delivery::new("loggly bulk", &config.connection)?;
+        let delivery = Delivery::new("loggly bulk", &config.connection, &context)?;
         let encoding = Arc::new(Events::new("timestamp", 6, None, config.compression));
         Ok(Loggly { delivery, base, url, encoding, config, context })
     }

@@ -153,7 +153,7 @@ impl Logzio {
         config.validate()?;
         let listener = config.listener()?;
         let url = RwLock::new(address(&listener, &config, &context)?);
-        let delivery = Delivery::new("logzio upload", &config.connection)?;
+        let delivery = Delivery::new("logzio upload", &config.connection, &context)?;
         let encoding = Events::new("@timestamp", 3, Some(config.kind.clone()), config.compression);
         Ok(Logzio { delivery, listener, url, encoding: Arc::new(encoding), config, context })
     }

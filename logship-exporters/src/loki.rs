@@ -285,7 +285,7 @@ impl Loki {
             url.set_path(&path);
         }
         let headers = RwLock::new(headers(&config, url_auth.as_ref(), &context)?);
-        let delivery = Delivery::new("loki push", &config.connection)?;
+        let delivery = Delivery::new("loki push", &config.connection, &context)?;
         let encoding = Arc::new(Fragments::new(&config));
         Ok(Loki { delivery, url, url_auth, headers, encoding, config, context })
     }

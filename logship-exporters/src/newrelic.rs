@@ -171,7 +171,7 @@ impl NewRelic {
         config.validate()?;
         let url = config.address(context)?;
         let key = Credential::new("api-key", "", "license_key", config.license_key.clone(), context)?;
-        let delivery = Delivery::with_context("newrelic export", &config.connection, context)?;
+        let delivery = Delivery::new("newrelic export", &config.connection, context)?;
         // Tells New Relic, and whoever looks at its data, what sent them.
         let mut common = vec![("plugin.type".to_owned(), "logship".to_owned())];
         let is_other = |(name, _): &(&String, &String)| *name != "plugin.type";

@@ -249,7 +249,7 @@ impl Splunk {
         base.set_path(&if is_whole { path } else { path + "/services/collector" });
         base.set_query(None);
         let token = Credential::new("authorization", "Splunk ", "token", config.token.clone(), context)?;
-        let delivery = Delivery::with_context("splunk export", &config.connection, context)?;
+        let delivery = Delivery::new("splunk export", &config.connection, context)?;
         let channel = config.channel.clone().unwrap_or_else(guid);
         let url = match config.endpoint {
             SplunkEndpoint::Event => below(&base, "event"),

@@ -16,12 +16,7 @@ use rustls::{AlertDescription, ClientConfig, DigitallySignedStruct, RootCertStor
 
 use crate::connection::{Connection, TlsVersion};
 
-/// The TLS settings of a connection, with what is in its files now, for HTTP of either version.
-pub(crate) fn config(connection: &Connection) -> Result<ClientConfig, Error> {
-    config_for(connection, &[b"h2", b"http/1.1"])
-}
-
-/// The same for these protocols.
+/// The TLS settings of a connection, with what is in its files now, for these protocols.
 pub(crate) fn config_for(connection: &Connection, protocols: &[&[u8]]) -> Result<ClientConfig, Error> {
     let failed = |error: rustls::Error| {
         Error::new(ErrorKind::Config, "set up TLS", "cannot check certificates").with_source(error)

@@ -200,5 +200,5 @@ async fn tls_is_checked_over_grpc_too() {
     let fields = json!({"endpoint": "https://host", "protocol": "grpc", "connection": {"ca_file": file.path()}});
     let serde_json::Value::Object(fields) = fields else { unreachable!() };
     let error = Otlp::new(read_fields(fields).unwrap(), BuildContext::default()).unwrap_err();
-    assert!(error.to_string().contains("field: ca_file"), "{error}");
+    assert!(error.to_string().contains("field: connection.ca_file"), "{error}");
 }

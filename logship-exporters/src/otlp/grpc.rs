@@ -6,23 +6,19 @@
 
 use std::convert::Infallible;
 use std::fmt;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use base64::Engine;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bytes::{BufMut, Bytes, BytesMut};
 use http_body_util::BodyExt;
-use logship_core::{Advice, Body, Certainty, Compression, Error, ErrorKind};
+use logship_core::{Advice, Body, BuildContext, Certainty, Compression, Error, ErrorKind};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, TE};
 use reqwest::{Method, Request, Url};
 
 use crate::conceal::Concealed;
 use crate::delivery::{Connection, classify_status, host_of};
-use crate::tls;
-
-/// How long connecting may take, name lookup and TLS included. How long a call may take is the engine's business.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Details come with and without padding.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -68,21 +64,14 @@ pub(super) struct Status {
 }
 
 impl Calls {
-    pub(super) fn new(operation: &'static str, url: &Url, connection: &Connection) -> Result<Self, Error> {
-        let mut client = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls::config_for(connection, &[b"h2"])?)
-            .http2_prior_knowledge()
-            .user_agent(concat!("logship/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(CONNECT_TIMEOUT)
-            .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never());
-        // Without TLS there is no tunnel through a proxy, and few proxies speak HTTP/2 themselves.
-        if !connection.system_proxy || url.scheme() == "http" {
-            client = client.no_proxy();
-        }
-        let client = client.build().map_err(|error| {
-            Error::new(ErrorKind::Config, operation, "cannot make an HTTP client").with_source(error.without_url())
-        })?;
+    /// Certificates and keys in files are read once, here.
+    pub(super) fn new(
+        operation: &'static str,
+        url: &Url,
+        connection: &Connection,
+        context: &BuildContext,
+    ) -> Result<Self, Error> {
+        let client = connection.grpc_client(operation, context, url.scheme() == "http")?;
         Ok(Calls { client, operation, answer_bytes_max: connection.answer_bytes_max })
     }
 

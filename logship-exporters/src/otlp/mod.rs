@@ -197,8 +197,8 @@ impl Otlp {
         }
         let headers = headers(&config, url_auth.as_ref(), &context)?;
         let transport = match config.protocol {
-            OtlpProtocol::Grpc => Transport::Grpc(Calls::new(OPERATION, &url, &config.connection)?),
-            _ => Transport::Http(Delivery::new(OPERATION, &config.connection)?),
+            OtlpProtocol::Grpc => Transport::Grpc(Calls::new(OPERATION, &url, &config.connection, &context)?),
+            _ => Transport::Http(Delivery::new(OPERATION, &config.connection, &context)?),
         };
         let encoding: Arc<dyn Encoding> = match config.protocol {
             OtlpProtocol::HttpJson => Arc::new(Json::new(config.record_uid, config.compression)),

@@ -130,7 +130,7 @@ mod tests {
     }
 
     fn delivery() -> Delivery {
-        Delivery::new("splunk export", &Connection::default()).unwrap()
+        Delivery::new("splunk export", &Connection::default(), &logship_core::BuildContext::default()).unwrap()
     }
 
     fn of(status: u16, body: &str) -> Result<Verdict, Error> {

@@ -128,11 +128,12 @@ impl JsonlSource {
                 let record = lines.record(&mut parser, line, id);
                 let too_early = matches!(start, Start::At(time) if record.timestamp < *time);
                 if !too_early && query.matches(&record) {
-                    if !records.is_empty() && bytes + record.size() > limits.bytes_max {
+                    let size = record.size();
+                    if !records.is_empty() && bytes + size > limits.bytes_max {
                         end = PageEnd::More;
                         break;
                     }
-                    bytes += record.size();
+                    bytes += size;
                     records.push(record);
                 }
             }
@@ -235,11 +236,10 @@ impl Lines {
 
     fn record(&self, parser: &mut Parser<'_>, line: &[u8], id: RecordId) -> LogRecord {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        let text = match &self.text {
-            // A slice of text between two line feeds is text.
-            Some(text) => std::str::from_utf8(line).map(|line| text.slice_ref(line)).unwrap_or_default(),
-            None => Text::from_utf8_lossy(self.bytes.slice_ref(line)),
-        };
+        // All of it was found to be text, so only the ends of a line are looked at.
+        let begin = line.as_ptr() as usize - self.bytes.as_ptr() as usize;
+        let known = self.text.as_ref().and_then(|text| Some(text.slice_ref(text.get(begin..begin + line.len())?)));
+        let text = known.unwrap_or_else(|| Text::from_utf8_lossy(self.bytes.slice_ref(line)));
         match self.truncated {
             Some(len) => parser.truncated(text, len, id),
             None => parser.record(&text, id),
