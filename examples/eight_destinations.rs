@@ -47,7 +47,7 @@ async fn main() -> Result<(), Failure> {
         "redaction": {},
         "exporters": [
             {"id": "elastic", "type": "elasticsearch", "hosts": [elasticsearch.url()], "index": "logs-orchestrator"},
-            {"id": "opensearch", "type": "opensearch", "hosts": [opensearch.url()], "index": "logs-%Y.%m.%d"},
+            {"id": "opensearch", "type": "opensearch", "hosts": [opensearch.url()], "index": "logs-orchestrator"},
             {"id": "datadog", "type": "datadog", "url": datadog.url(), "api_key": "key", "ddtags": ["env:prod"]},
             {"id": "newrelic", "type": "newrelic", "url": newrelic.url(), "license_key": "key"},
             {"id": "splunk", "type": "splunk", "url": splunk.url(), "token": "token", "index": "main"},
@@ -63,6 +63,7 @@ async fn main() -> Result<(), Failure> {
     println!("{report}");
     let arrived = [
         elasticsearch.count("logs-orchestrator"),
+        opensearch.count("logs-orchestrator"),
         datadog.logs().len(),
         newrelic.logs().len(),
         splunk.events().len(),
