@@ -88,6 +88,17 @@ impl<'a> Names<'a> {
         Names { fields, known: Vec::new(), next: 0 }
     }
 
+    /// The name behind the last one, if that is what stands here with a quote behind it.
+    pub(super) fn expected(&mut self, bytes: &[u8]) -> Option<(Text, Role)> {
+        let (name, role) = self.known.get(self.next)?;
+        let is_here = bytes.get(name.len()) == Some(&b'"') && bytes.starts_with(name.as_bytes());
+        if !is_here || name.as_bytes().contains(&b'"') || name.as_bytes().contains(&b'\\') {
+            return None;
+        }
+        self.next += 1;
+        Some((name.clone(), *role))
+    }
+
     /// A name as a text that other records share, where it is known.
     pub(super) fn find(&mut self, name: &str) -> Option<(Text, Role)> {
         let expected = self.known.get(self.next).is_some_and(|(known, _)| known == name);

@@ -271,6 +271,11 @@ impl Reader<'_, '_> {
     fn name(&mut self) -> Result<(Text, Role), Fault> {
         let start = self.at;
         let line = self.line;
+        // Names mostly come in the order of the line before.
+        if let Some((name, role)) = self.parser.names.expected(&self.bytes[start..]) {
+            self.at = start + name.len() + 1;
+            return Ok((name, role));
+        }
         let read;
         let name = if self.seek_quote()? {
             &line.as_str()[start..self.at - 1]
@@ -297,14 +302,27 @@ impl Reader<'_, '_> {
     /// Goes behind the next quote and says true, or to the next backslash and says false.
     fn seek_quote(&mut self) -> Result<bool, Fault> {
         // Most strings are short, and for those a call of memchr costs more than it saves.
-        const NEAR: usize = 16;
+        const NEAR: usize = 24;
+        const ONES: u64 = u64::MAX / 255;
+        const HIGHS: u64 = ONES * 0x80;
         let rest = &self.bytes[self.at..];
-        let is_end = |byte: &u8| matches!(byte, b'"' | b'\\');
-        let found = match rest.iter().take(NEAR).position(is_end) {
-            Some(found) => Some(found),
-            None if rest.len() > NEAR => memchr::memchr2(b'"', b'\\', &rest[NEAR..]).map(|found| found + NEAR),
-            None => None,
-        };
+        let mut found = None;
+        for (index, word) in rest.chunks_exact(8).take(NEAR / 8).enumerate() {
+            let mut bytes = [0; 8];
+            bytes.copy_from_slice(word);
+            let word = u64::from_le_bytes(bytes);
+            // The high bit of each byte that is zero, and of no byte before the first.
+            let zeros = |word: u64| word.wrapping_sub(ONES) & !word & HIGHS;
+            let ends = zeros(word ^ (ONES * u64::from(b'"'))) | zeros(word ^ (ONES * u64::from(b'\\')));
+            if ends != 0 {
+                found = Some(index * 8 + ends.trailing_zeros() as usize / 8);
+                break;
+            }
+        }
+        if found.is_none() {
+            let near = NEAR.min(rest.len() / 8 * 8);
+            found = memchr::memchr2(b'"', b'\\', &rest[near..]).map(|found| found + near);
+        }
         self.at += found.ok_or("a string has no end")?;
         Ok(self.next_is(b'"'))
     }
