@@ -231,7 +231,7 @@ impl OpenSearch {
         let auth = Rotated::new(Auth::new(&config.auth, &context)?);
         let mut connection = config.connection.clone();
         connection.answer_bytes_max = connection.answer_bytes_max.max(ANSWER_BYTES_MIN);
-        let delivery = Delivery::new(OPERATION, &connection)?;
+        let delivery = Delivery::new(OPERATION, &connection)?.with_plain_address();
         let ids = config.ids.unwrap_or(!config.is_collection());
         let encoding = Arc::new(BulkEncoding::new(dated, ids, config.compression));
         let hosts = addresses.iter().map(host_of).collect::<Vec<_>>().join(", ");

@@ -249,7 +249,7 @@ impl Otlp {
         let is_protobuf = content_type.starts_with("application/x-protobuf");
         if !(200..300).contains(&answer.status) {
             if is_protobuf {
-                // It is no message any more where our credentials were taken out of it; its words are.
+                // Some say so and write something else.
                 let plain = |byte: &u8| if byte.is_ascii_control() { b' ' } else { *byte };
                 let words = status_message(&answer.body).map(<[u8]>::to_vec);
                 answer.body = words.unwrap_or_else(|| answer.body.iter().map(plain).collect()).into();
@@ -285,12 +285,11 @@ fn refused(delivery: &Delivery, answer: &Answer) -> Error {
 fn grpc_reply(calls: &Calls, reply: &Reply) -> Result<Said, Error> {
     match &reply.status {
         Some(status) if status.code == 0 => match read_protobuf(&reply.message) {
-            Some(said) => Ok(Said { message: reply.words(said.message.as_bytes()), ..said }),
+            Some(said) => Ok(said),
             None => Err(calls.failed(&reply.host, ErrorKind::Protocol, "the answer is not that of a server of OTLP")),
         },
         Some(status) => {
-            let text = reply.words(status.text.as_bytes());
-            let error = grpc_error(OPERATION, status.code, &text, status.details.as_deref());
+            let error = grpc_error(OPERATION, status.code, &status.text, status.details.as_deref());
             Err(error.with("host", &reply.host))
         }
         None if reply.http_status == 200 => {
