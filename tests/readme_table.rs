@@ -1,7 +1,7 @@
 //! The README's table of exporters says what the code says: its features, repeats, answers, limits, and what each was
 //! tested against.
 
-#![allow(clippy::unwrap_used, reason = "a test says why it fails by its panic")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says why it fails by its panic")]
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -51,7 +51,7 @@ fn grouped(number: usize) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
