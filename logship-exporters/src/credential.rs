@@ -1,12 +1,12 @@
 //! The one secret header that lets us in.
 
 use std::fmt;
-use std::sync::{PoisonError, RwLock};
 
 use logship_core::{BuildContext, Error, ErrorKind, SecretRef};
 use reqwest::header::{HeaderName, HeaderValue};
 
 use crate::delivery::secret_value;
+use crate::rotated::Rotated;
 
 /// A key or token and the header that carries it. It is read anew when it is no longer taken: files and environments
 /// change when credentials are rotated.
@@ -18,10 +18,7 @@ pub(crate) struct Credential {
     field: &'static str,
     reference: SecretRef,
     context: BuildContext,
-    current: RwLock<HeaderValue>,
-    /// The last one that was not let in. Several requests may have been under way with it: when one of them has found a
-    /// new one, the others have no reason to stop.
-    refused: RwLock<Option<HeaderValue>>,
+    value: Rotated<HeaderValue>,
 }
 
 impl Credential {
@@ -32,39 +29,28 @@ impl Credential {
         reference: SecretRef,
         context: &BuildContext,
     ) -> Result<Self, Error> {
-        let current = RwLock::new(read(scheme, field, &reference, context)?);
+        let value = Rotated::new(read(scheme, field, &reference, context)?);
         let header = HeaderName::from_static(header);
-        Ok(Credential {
-            header,
-            scheme,
-            field,
-            reference,
-            context: context.clone(),
-            current,
-            refused: RwLock::new(None),
-        })
+        Ok(Credential { header, scheme, field, reference, context: context.clone(), value })
     }
 
     /// The header's value.
     pub(crate) fn value(&self) -> HeaderValue {
-        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.value.value()
     }
 
     /// This value was not let in.
     pub(crate) fn refuse(&self, value: HeaderValue) {
-        *self.refused.write().unwrap_or_else(PoisonError::into_inner) = Some(value);
+        self.value.refuse(value);
     }
 
     /// Reads it anew; an error if it is still the one that was not taken.
     pub(crate) fn refresh(&self, operation: &'static str) -> Result<(), Error> {
         let fresh = read(self.scheme, self.field, &self.reference, &self.context)?;
-        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-        let refused = self.refused.read().unwrap_or_else(PoisonError::into_inner);
-        if *refused.as_ref().unwrap_or(&current) == fresh {
+        if !self.value.renew(fresh) {
             let message = "the credentials are still the ones that were not let in";
             return Err(Error::new(ErrorKind::Auth, operation, message).with("field", self.field));
         }
-        *current = fresh;
         Ok(())
     }
 }

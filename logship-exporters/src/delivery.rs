@@ -28,6 +28,8 @@ pub(crate) struct Delivery {
     /// What is being done, for errors.
     operation: &'static str,
     answer_bytes_max: usize,
+    /// Whether the address may hold a token, in its path or its query.
+    is_address_secret: bool,
     shared: Arc<Shared>,
 }
 
@@ -73,7 +75,14 @@ impl Delivery {
         let mut concealed = Concealed::default();
         connection.headers(context)?.values().for_each(|value| concealed.add(value.as_bytes()));
         let shared = Shared { connection: connection.clone(), context: context.clone(), concealed, current };
-        Ok(Delivery { operation, answer_bytes_max: connection.answer_bytes_max, shared: Arc::new(shared) })
+        let answer_bytes_max = connection.answer_bytes_max;
+        Ok(Delivery { operation, answer_bytes_max, is_address_secret: true, shared: Arc::new(shared) })
+    }
+
+    /// For addresses that hold nothing but names, such as that of an index: what is said about these can be read.
+    #[allow(dead_code, reason = "most addresses can be kept as a secret")]
+    pub(crate) fn with_plain_address(self) -> Self {
+        Delivery { is_address_secret: false, ..self }
     }
 
     /// The client; a new one if a file it was made of has changed.
@@ -109,7 +118,7 @@ impl Delivery {
     /// Sends a request and reads its answer, whatever the status. An error means that there was no whole answer.
     pub(crate) async fn send(&self, request: Request) -> Result<Answer, Error> {
         let host = host_of(request.url());
-        let concealed = concealed(&request, self.shared.concealed.clone());
+        let concealed = self.concealed(&request);
         let fail = |error: reqwest::Error| self.no_answer(&host, error);
         let mut response = self.client().execute(request).await.map_err(fail)?;
         let mut body = BytesMut::new();
@@ -125,6 +134,25 @@ impl Delivery {
         let status = response.status().as_u16();
         let headers = std::mem::take(response.headers_mut());
         Ok(Answer { host, status, headers, body: concealed.hide(body.freeze()), is_cut })
+    }
+
+    /// What an answer may not repeat of a request: its secret headers, and what may be secret behind the host of its
+    /// address.
+    fn concealed(&self, request: &Request) -> Concealed {
+        let mut concealed = self.shared.concealed.clone();
+        for value in request.headers().values().filter(|value| value.is_sensitive()) {
+            concealed.add(value.as_bytes());
+        }
+        if self.is_address_secret {
+            let url = request.url();
+            let written = url.query().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
+            let parts = url.path_segments().into_iter().flatten().chain(written.map(|(_, value)| value));
+            for part in parts {
+                concealed.add(part.as_bytes());
+                concealed.add(&decoded(part));
+            }
+        }
+        concealed
     }
 
     /// What it means that a request failed before its answer was whole.
@@ -180,19 +208,6 @@ impl fmt::Debug for Delivery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Delivery").field("operation", &self.operation).finish_non_exhaustive()
     }
-}
-
-/// What an answer may not repeat of a request: its secret headers, and what stands behind the host in its address.
-fn concealed(request: &Request, mut concealed: Concealed) -> Concealed {
-    for value in request.headers().values().filter(|value| value.is_sensitive()) {
-        concealed.add(value.as_bytes());
-    }
-    let url = request.url();
-    concealed.add(url.path().as_bytes());
-    url.path_segments().into_iter().flatten().for_each(|segment| concealed.add(segment.as_bytes()));
-    url.query_pairs().for_each(|(_, value)| concealed.add(value.as_bytes()));
-    concealed.add(url.query().unwrap_or_default().as_bytes());
-    concealed
 }
 
 /// What a status means where a destination has no rules of its own.
@@ -367,6 +382,23 @@ mod tests {
             let meaning = classify_status(status, &HeaderMap::new(), SystemTime::now());
             assert_eq!((meaning.kind, meaning.advice, meaning.certainty), (kind, advice, certainty), "{status}");
         }
+    }
+
+    #[test]
+    fn an_answer_shows_the_names_of_an_address_and_no_secret() {
+        let delivery = Delivery::new("test", &Connection::default(), &BuildContext::default()).unwrap();
+        let url = Url::parse("http://host/application-logs/_bulk?pipeline=application-pipeline&t=a%2Dlong%2Dtoken");
+        let mut request = Request::new(Method::POST, url.unwrap());
+        request.headers_mut().insert("api-key", secret_value("key", "header-token").unwrap());
+        let answer = "[application-logs] [application-pipeline] a-long-token a%2Dlong%2Dtoken header-token";
+        let said = |delivery: &Delivery| {
+            let hidden = delivery.concealed(&request).hide(answer.into());
+            String::from_utf8(hidden.to_vec()).unwrap()
+        };
+        let stars = |text: &str| "*".repeat(text.len());
+        let named = format!("{} {}", &answer[..answer.len() - 13], stars("header-token"));
+        assert!(!["application", "long", "header"].iter().any(|word| said(&delivery).contains(word)));
+        assert_eq!(said(&delivery.with_plain_address()), named);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use logship_core::{
     BuildContext, Chunk, Compression, Encoding, Error, ErrorKind, Exporter, Limits, Outcome, Registry, Secret,
@@ -18,6 +18,7 @@ use serde::Deserialize;
 use crate::delivery::{Answer, Delivery, basic, host_of, parse_url, secret_value};
 pub use crate::delivery::{Connection, TlsVersion};
 use crate::encode::Records;
+use crate::rotated::Rotated;
 
 /// Where and how to send.
 ///
@@ -173,10 +174,7 @@ pub struct Http {
     config: HttpConfig,
     context: BuildContext,
     /// The configured headers with their secrets.
-    headers: RwLock<HeaderMap>,
-    /// Those that were last not let in. Several requests may have been under way with them: when one of them has found
-    /// new ones, the others have no reason to stop.
-    refused: RwLock<Option<HeaderMap>>,
+    headers: Rotated<HeaderMap>,
     encoding: Arc<dyn Encoding>,
 }
 
@@ -197,21 +195,12 @@ impl Http {
         let headers = headers(&config, url_auth.as_ref(), &context)?;
         let delivery = Delivery::new("http export", &config.connection, &context)?;
         let encoding = Arc::new(Records::new(config.format == HttpFormat::JsonArray, config.compression));
-        Ok(Http {
-            delivery,
-            url,
-            url_auth,
-            headers: RwLock::new(headers),
-            refused: RwLock::new(None),
-            encoding,
-            config,
-            context,
-        })
+        Ok(Http { delivery, url, url_auth, headers: Rotated::new(headers), encoding, config, context })
     }
 
     fn request(&self, method: Method) -> Request {
         let mut request = Request::new(method, self.url.clone());
-        *request.headers_mut() = self.headers.read().unwrap_or_else(PoisonError::into_inner).clone();
+        *request.headers_mut() = self.headers.value();
         request
     }
 
@@ -276,7 +265,7 @@ impl Exporter for Http {
         *request.body_mut() = Some(body.bytes.clone().into());
         let answer = self.delivery.send(request).await?;
         if answer.status == 401 {
-            *self.refused.write().unwrap_or_else(PoisonError::into_inner) = Some(sent);
+            self.headers.refuse(sent);
         }
         self.outcome(&answer, chunk.len())
     }
@@ -284,13 +273,10 @@ impl Exporter for Http {
     /// Reads the secrets anew: files and environments change when credentials are rotated.
     async fn refresh(&self) -> Result<(), Error> {
         let fresh = headers(&self.config, self.url_auth.as_ref(), &self.context)?;
-        let mut headers = self.headers.write().unwrap_or_else(PoisonError::into_inner);
-        let refused = self.refused.read().unwrap_or_else(PoisonError::into_inner);
-        if *refused.as_ref().unwrap_or(&headers) == fresh {
+        if !self.headers.renew(fresh) {
             let message = "the credentials are still the ones that were not let in";
             return Err(Error::new(ErrorKind::Auth, "http refresh", message).with("host", host_of(&self.url)));
         }
-        *headers = fresh;
         Ok(())
     }
 

@@ -50,6 +50,8 @@ pub mod otlp;
 pub mod otlp_sdk;
 #[cfg(any(feature = "elasticsearch", feature = "_fuzzing", feature = "_http"))]
 mod retry_after;
+#[cfg(feature = "_http")]
+mod rotated;
 #[cfg(feature = "opensearch")]
 mod sigv4;
 #[cfg(feature = "splunk")]

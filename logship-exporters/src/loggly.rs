@@ -1,7 +1,7 @@
 //! SolarWinds Loggly, through its bulk endpoint.
 
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use logship_core::{
     Advice, BuildContext, Certainty, Chunk, Compression, Encoding, Error, ErrorKind, Exporter, Limits, Outcome,
@@ -14,6 +14,7 @@ use serde::Deserialize;
 pub use crate::delivery::Connection;
 use crate::delivery::{Answer, Delivery, host_of, parse_url};
 use crate::encode::Events;
+use crate::rotated::Rotated;
 
 /// "A maximum of 5MB per batch and up to 1MB per event", both in the smaller reading.
 /// <https://documentation.solarwinds.com/en/success_center/loggly/content/admin/http-bulk-endpoint.htm>
@@ -115,7 +116,7 @@ pub struct Loggly {
     config: LogglyConfig,
     context: BuildContext,
     /// The whole address.
-    url: RwLock<Url>,
+    url: Rotated<Url>,
     encoding: Arc<Events>,
 }
 
@@ -130,14 +131,23 @@ impl Loggly {
         let (base, None) = parse_url(&config.url)? else {
             return Err(Error::config("url", "cannot hold a user: the token goes into `token`"));
         };
-        let url = RwLock::new(address(&base, &config, &context)?);
+        let url = Rotated::new(address(&base, &config, &context)?);
         let delivery = Delivery::new("loggly bulk", &config.connection, &context)?;
         let encoding = Arc::new(Events::new("timestamp", 6, None, config.compression));
         Ok(Loggly { delivery, base, url, encoding, config, context })
     }
 
     fn request(&self, method: Method) -> Request {
-        Request::new(method, self.url.read().unwrap_or_else(PoisonError::into_inner).clone())
+        Request::new(method, self.url.value())
+    }
+
+    async fn send(&self, request: Request) -> Result<Answer, Error> {
+        let url = request.url().clone();
+        let answer = self.delivery.send(request).await?;
+        if matches!(answer.status, 401 | 403) {
+            self.url.refuse(url);
+        }
+        Ok(answer)
     }
 
     fn refused(&self, answer: &Answer) -> Error {
@@ -206,7 +216,7 @@ impl Exporter for Loggly {
             request.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static(packing));
         }
         *request.body_mut() = Some(body.bytes.clone().into());
-        let answer = self.delivery.send(request).await?;
+        let answer = self.send(request).await?;
         match serde_json::from_slice::<Taken>(&answer.body) {
             Ok(taken) if (200..300).contains(&answer.status) && taken.response == "ok" && !answer.is_cut => {
                 Ok(Outcome::all_accepted(chunk.len()))
@@ -218,19 +228,17 @@ impl Exporter for Loggly {
     /// Reads the token anew.
     async fn refresh(&self) -> Result<(), Error> {
         let fresh = address(&self.base, &self.config, &self.context)?;
-        let mut url = self.url.write().unwrap_or_else(PoisonError::into_inner);
-        if *url == fresh {
+        if !self.url.renew(fresh) {
             let message = "the token is still the one that was not let in";
             return Err(Error::new(ErrorKind::Auth, "loggly refresh", message).with("host", host_of(&self.base)));
         }
-        *url = fresh;
         Ok(())
     }
 
     /// Asks for the head of the address, as an empty event would be one. Any answer will do but one that does not let
     /// us in.
     async fn check(&self) -> Result<(), Error> {
-        let answer = self.delivery.send(self.request(Method::HEAD)).await?;
+        let answer = self.send(self.request(Method::HEAD)).await?;
         match answer.status {
             401 | 403 | 407 => Err(self.refused(&answer).certainty_is(Certainty::NotDelivered)),
             _ => Ok(()),

@@ -1,7 +1,7 @@
 //! Logz.io, through its listener for bulk uploads.
 
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use logship_core::{
     Advice, BuildContext, Certainty, Chunk, Compression, Encoding, Error, ErrorKind, Exporter, Limits, Outcome,
@@ -14,6 +14,7 @@ use serde::Deserialize;
 pub use crate::delivery::Connection;
 use crate::delivery::{Answer, Delivery, host_of, parse_url};
 use crate::encode::Events;
+use crate::rotated::Rotated;
 
 /// "Max body size: 10 MB (10,485,760 bytes)". Whether before or after packing is not said, so it is kept before.
 /// <https://docs.logz.io/docs/shipping/Code/HTTP>
@@ -139,7 +140,7 @@ pub struct Logzio {
     config: LogzioConfig,
     context: BuildContext,
     /// The whole address.
-    url: RwLock<Url>,
+    url: Rotated<Url>,
     encoding: Arc<Events>,
 }
 
@@ -152,15 +153,15 @@ impl Logzio {
     pub fn new(config: LogzioConfig, context: BuildContext) -> Result<Self, Error> {
         config.validate()?;
         let listener = config.listener()?;
-        let url = RwLock::new(address(&listener, &config, &context)?);
+        let url = Rotated::new(address(&listener, &config, &context)?);
         let delivery = Delivery::new("logzio upload", &config.connection, &context)?;
         let encoding = Events::new("@timestamp", 3, Some(config.kind.clone()), config.compression);
         Ok(Logzio { delivery, listener, url, encoding: Arc::new(encoding), config, context })
     }
 
     async fn post(&self, body: Option<&logship_core::Body>) -> Result<Answer, Error> {
-        let url = self.url.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut request = Request::new(Method::POST, url);
+        let url = self.url.value();
+        let mut request = Request::new(Method::POST, url.clone());
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(body) = body {
             if let Some(packing) = body.compression.content_encoding() {
@@ -168,7 +169,11 @@ impl Logzio {
             }
             *request.body_mut() = Some(body.bytes.clone().into());
         }
-        self.delivery.send(request).await
+        let answer = self.delivery.send(request).await?;
+        if answer.status == 401 {
+            self.url.refuse(url);
+        }
+        Ok(answer)
     }
 
     /// A 400: some lines were kept and some were not.
@@ -285,12 +290,10 @@ impl Exporter for Logzio {
     /// Reads the token anew.
     async fn refresh(&self) -> Result<(), Error> {
         let fresh = address(&self.listener, &self.config, &self.context)?;
-        let mut url = self.url.write().unwrap_or_else(PoisonError::into_inner);
-        if *url == fresh {
+        if !self.url.renew(fresh) {
             let message = "the token is still the one that was not let in";
             return Err(Error::new(ErrorKind::Auth, "logzio refresh", message).with("host", host_of(&self.listener)));
         }
-        *url = fresh;
         Ok(())
     }
 

@@ -5,7 +5,7 @@ mod refusals;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use logship_core::{
@@ -20,6 +20,7 @@ use self::encoding::Fragments;
 use self::refusals::Verdict;
 pub use crate::delivery::Connection;
 use crate::delivery::{Answer, Delivery, basic, host_of, parse_url, secret_value};
+use crate::rotated::Rotated;
 
 /// Label names of a stream, `max_label_names_per_series`.
 /// <https://grafana.com/docs/loki/latest/configure/#limits_config>, as all that follow.
@@ -267,7 +268,7 @@ pub struct Loki {
     url_auth: Option<HeaderValue>,
     config: LokiConfig,
     context: BuildContext,
-    headers: RwLock<HeaderMap>,
+    headers: Rotated<HeaderMap>,
     encoding: Arc<Fragments>,
 }
 
@@ -284,7 +285,7 @@ impl Loki {
             let path = format!("{}/loki/api/v1/push", url.path().trim_end_matches('/'));
             url.set_path(&path);
         }
-        let headers = RwLock::new(headers(&config, url_auth.as_ref(), &context)?);
+        let headers = Rotated::new(headers(&config, url_auth.as_ref(), &context)?);
         let delivery = Delivery::new("loki push", &config.connection, &context)?;
         let encoding = Arc::new(Fragments::new(&config));
         Ok(Loki { delivery, url, url_auth, headers, encoding, config, context })
@@ -292,12 +293,17 @@ impl Loki {
 
     async fn post(&self, body: Vec<u8>) -> Result<Answer, Error> {
         let mut request = Request::new(Method::POST, self.url.clone());
-        *request.headers_mut() = self.headers.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let sent = self.headers.value();
+        *request.headers_mut() = sent.clone();
         if let Some(packing) = self.config.compression.content_encoding() {
             request.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static(packing));
         }
         *request.body_mut() = Some(body.into());
-        self.delivery.send(request).await
+        let answer = self.delivery.send(request).await?;
+        if answer.status == 401 {
+            self.headers.refuse(sent);
+        }
+        Ok(answer)
     }
 
     fn packed(&self, parts: &[&[u8]]) -> Result<Vec<u8>, Error> {
@@ -420,12 +426,10 @@ impl Exporter for Loki {
     /// Reads the secrets anew.
     async fn refresh(&self) -> Result<(), Error> {
         let fresh = headers(&self.config, self.url_auth.as_ref(), &self.context)?;
-        let mut headers = self.headers.write().unwrap_or_else(PoisonError::into_inner);
-        if *headers == fresh {
+        if !self.headers.renew(fresh) {
             let message = "the credentials are still the ones that were not let in";
             return Err(Error::new(ErrorKind::Auth, "loki refresh", message).with("host", host_of(&self.url)));
         }
-        *headers = fresh;
         Ok(())
     }
 

@@ -1,8 +1,8 @@
 //! OpenSearch, through `_bulk`: clusters of one's own, Amazon OpenSearch Service and Amazon OpenSearch Serverless.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
 
 use logship_core::{
     Advice, BuildContext, Capabilities, Certainty, Chunk, Compression, Encoding, Error, ErrorKind, Exporter,
@@ -15,6 +15,7 @@ use serde::Deserialize;
 use crate::bulk::{self, BulkEncoding, DatedIndex};
 pub use crate::delivery::Connection;
 use crate::delivery::{Answer, Delivery, basic, host_of, parse_url};
+use crate::rotated::Rotated;
 use crate::sigv4::Signer;
 pub use crate::sigv4::{AwsAuth, AwsCredentials, AwsService};
 
@@ -190,7 +191,7 @@ pub struct OpenSearch {
     hosts: String,
     config: OpenSearchConfig,
     context: BuildContext,
-    auth: RwLock<Auth>,
+    auth: Rotated<Auth>,
     encoding: Arc<BulkEncoding>,
 }
 
@@ -227,10 +228,10 @@ impl OpenSearch {
         config.validate()?;
         let dated = DatedIndex::parse(&config.index).map_err(|message| Error::config("index", message))?;
         let addresses = config.addresses(dated.is_some())?;
-        let auth = RwLock::new(Auth::new(&config.auth, &context)?);
+        let auth = Rotated::new(Auth::new(&config.auth, &context)?);
         let mut connection = config.connection.clone();
         connection.answer_bytes_max = connection.answer_bytes_max.max(ANSWER_BYTES_MIN);
-        let delivery = Delivery::new(OPERATION, &connection, &context)?;
+        let delivery = Delivery::new(OPERATION, &connection, &context)?.with_plain_address();
         let ids = config.ids.unwrap_or(!config.is_collection());
         let encoding = Arc::new(BulkEncoding::new(dated, ids, config.compression));
         let hosts = addresses.iter().map(host_of).collect::<Vec<_>>().join(", ");
@@ -243,13 +244,17 @@ impl OpenSearch {
 
     /// Sends a request, signed as the last thing that is done to it.
     async fn send(&self, mut request: Request) -> Result<Answer, Error> {
-        let auth = self.auth.read().unwrap_or_else(PoisonError::into_inner).clone();
-        match auth {
+        let auth = self.auth.value();
+        match &auth {
             Auth::None => {}
-            Auth::Header(value) => drop(request.headers_mut().insert(AUTHORIZATION, value)),
+            Auth::Header(value) => drop(request.headers_mut().insert(AUTHORIZATION, value.clone())),
             Auth::Signed(signer) => signer.sign(&mut request, OPERATION)?,
         }
-        self.delivery.send(request).await
+        let answer = self.delivery.send(request).await?;
+        if matches!(answer.status, 401 | 403) {
+            self.auth.refuse(auth);
+        }
+        Ok(answer)
     }
 
     /// An answer that is about the request as a whole.
@@ -311,12 +316,10 @@ impl Exporter for OpenSearch {
     /// Reads the secrets anew.
     async fn refresh(&self) -> Result<(), Error> {
         let fresh = Auth::new(&self.config.auth, &self.context)?;
-        let mut auth = self.auth.write().unwrap_or_else(PoisonError::into_inner);
-        if *auth == fresh {
+        if !self.auth.renew(fresh) {
             let message = "the credentials are still the ones that were not let in";
             return Err(Error::new(ErrorKind::Auth, "opensearch refresh", message).with("hosts", &self.hosts));
         }
-        *auth = fresh;
         Ok(())
     }
 

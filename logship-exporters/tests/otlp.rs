@@ -15,6 +15,8 @@ use logship_core::{
 use logship_exporters::otlp::Otlp;
 use logship_testkit::strict::Fault;
 use logship_testkit::strict::otlp::{Refuses, StrictOtlp};
+use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsPartialSuccess, ExportLogsServiceResponse};
+use prost::Message;
 use serde_json::json;
 
 const PROTOCOLS: [&str; 3] = ["http_protobuf", "http_json", "grpc"];
@@ -186,6 +188,29 @@ async fn a_server_that_repeats_our_credentials_does_not_show_them() {
         server.fail_next(1, Fault::status(400));
         let error = exporter.export(&chunk(&exporter, 3)).await.unwrap_err();
         assert!(error.to_string().contains("***") && !format!("{error:?}").contains("s3cret"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_repeats_our_credentials_is_read_all_the_same() {
+    let partial = ExportLogsPartialSuccess {
+        rejected_log_records: 2,
+        error_message: "no room for what a-long-s3cret sends".to_owned(),
+    };
+    let body = ExportLogsServiceResponse { partial_success: Some(partial) }.encode_to_vec();
+    let mut framed = vec![0, 0, 0, 0, body.len() as u8];
+    framed.extend_from_slice(&body);
+    for (protocol, headers, body) in [
+        ("http_protobuf", [("content-type", "application/x-protobuf"), ("x", "")], body),
+        ("grpc", [("content-type", "application/grpc"), ("grpc-status", "0")], framed),
+    ] {
+        let url = server((headers, body)).await;
+        let exporter = exporter(&url, protocol, json!({"headers": {"api-key": "a-long-s3cret"}}));
+        let outcome = exporter.export(&chunk(&exporter, 3)).await.unwrap();
+        let reasons: Vec<String> = outcome.rejected().map(|rejection| format!("{rejection:?}")).collect();
+        assert_eq!(reasons.len(), 3, "{protocol}: {outcome:?}");
+        assert!(reasons[0].contains("no room for what ***"), "{protocol}: {reasons:?}");
+        assert!(!reasons.concat().contains("s3cret"), "{protocol}: {reasons:?}");
     }
 }
 

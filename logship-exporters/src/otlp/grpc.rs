@@ -44,14 +44,6 @@ pub(super) struct Reply {
     /// The message, or what there was of a body that is none.
     pub(super) message: Bytes,
     pub(super) status: Option<Status>,
-    concealed: Concealed,
-}
-
-impl Reply {
-    /// Words of the service, without what they repeat of our credentials.
-    pub(super) fn words(&self, words: &[u8]) -> String {
-        String::from_utf8_lossy(&self.concealed.hide(Bytes::copy_from_slice(words))).into_owned()
-    }
 }
 
 /// How the service says it went.
@@ -61,6 +53,14 @@ pub(super) struct Status {
     pub(super) text: String,
     /// A `google.rpc.Status`.
     pub(super) details: Option<Vec<u8>>,
+}
+
+impl Status {
+    /// The same without what it repeats of our credentials. Nothing is shown of the details.
+    fn without(self, concealed: &Concealed) -> Self {
+        let text = concealed.hide(self.text.into_bytes().into());
+        Status { text: String::from_utf8_lossy(&text).into_owned(), ..self }
+    }
 }
 
 impl Calls {
@@ -110,7 +110,9 @@ impl Calls {
                 }
             }
         }
-        Ok(Reply { host, http_status, headers, message: unframed(message.freeze()), status, concealed })
+        let message = concealed.hide(unframed(message.freeze()));
+        let status = status.map(|status| status.without(&concealed));
+        Ok(Reply { host, http_status, headers, message, status })
     }
 
     /// What it means that a call failed before its reply was whole.
@@ -137,11 +139,7 @@ impl Calls {
         };
         let error = Error::new(meaning.kind, self.operation, meaning.message).advise(advice);
         let error = error.certainty_is(meaning.certainty).with("host", &reply.host).with("status", reply.http_status);
-        if reply.message.is_empty() {
-            error
-        } else {
-            error.with("answer", Error::excerpt(reply.words(&reply.message).as_bytes()))
-        }
+        if reply.message.is_empty() { error } else { error.with("answer", Error::excerpt(&reply.message)) }
     }
 
     /// A call after which the records may be there.

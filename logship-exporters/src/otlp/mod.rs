@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use logship_core::{
     Advice, BuildContext, Chunk, Compression, Encoding, Error, ErrorKind, Exporter, Limits, Outcome, Registry, Secret,
@@ -21,6 +21,7 @@ use self::json::Json;
 use self::protobuf::Protobuf;
 pub use crate::delivery::Connection;
 use crate::delivery::{Answer, Delivery, host_of, parse_url, secret_value};
+use crate::rotated::Rotated;
 
 mod answer;
 mod grpc;
@@ -164,7 +165,7 @@ pub struct Otlp {
     config: OtlpConfig,
     context: BuildContext,
     /// The configured headers with their secrets.
-    headers: RwLock<HeaderMap>,
+    headers: Rotated<HeaderMap>,
     encoding: Arc<dyn Encoding>,
 }
 
@@ -204,19 +205,24 @@ impl Otlp {
             OtlpProtocol::HttpJson => Arc::new(Json::new(config.record_uid, config.compression)),
             _ => Arc::new(Protobuf::new(config.record_uid, config.compression)),
         };
-        Ok(Otlp { transport, url, url_auth, headers: RwLock::new(headers), encoding, config, context })
-    }
-
-    fn headers(&self) -> HeaderMap {
-        self.headers.read().unwrap_or_else(PoisonError::into_inner).clone()
+        Ok(Otlp { transport, url, url_auth, headers: Rotated::new(headers), encoding, config, context })
     }
 
     /// Sends a body, or a request without records where there is none, and reads what is said about the records.
     async fn send(&self, body: Option<&logship_core::Body>) -> Result<Said, Error> {
+        let headers = self.headers.value();
+        let said = self.send_with(headers.clone(), body).await;
+        if said.as_ref().is_err_and(|error| error.advice() == Advice::Refresh) {
+            self.headers.refuse(headers);
+        }
+        said
+    }
+
+    async fn send_with(&self, headers: HeaderMap, body: Option<&logship_core::Body>) -> Result<Said, Error> {
         match &self.transport {
             Transport::Http(delivery) => {
                 let mut request = Request::new(Method::POST, self.url.clone());
-                *request.headers_mut() = self.headers();
+                *request.headers_mut() = headers;
                 let content_type = if self.is_json() { "application/json" } else { "application/x-protobuf" };
                 request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
                 if let Some(packing) = body.and_then(|body| body.compression.content_encoding()) {
@@ -228,7 +234,7 @@ impl Otlp {
                 self.http_answer(delivery, answer)
             }
             Transport::Grpc(calls) => {
-                let reply = calls.call(self.url.clone(), self.headers(), body).await?;
+                let reply = calls.call(self.url.clone(), headers, body).await?;
                 grpc_reply(calls, &reply)
             }
         }
@@ -243,7 +249,7 @@ impl Otlp {
         let is_protobuf = content_type.starts_with("application/x-protobuf");
         if !(200..300).contains(&answer.status) {
             if is_protobuf {
-                // It is no message any more where our credentials were taken out of it; its words are.
+                // Some say so and write something else.
                 let plain = |byte: &u8| if byte.is_ascii_control() { b' ' } else { *byte };
                 let words = status_message(&answer.body).map(<[u8]>::to_vec);
                 answer.body = words.unwrap_or_else(|| answer.body.iter().map(plain).collect()).into();
@@ -279,12 +285,11 @@ fn refused(delivery: &Delivery, answer: &Answer) -> Error {
 fn grpc_reply(calls: &Calls, reply: &Reply) -> Result<Said, Error> {
     match &reply.status {
         Some(status) if status.code == 0 => match read_protobuf(&reply.message) {
-            Some(said) => Ok(Said { message: reply.words(said.message.as_bytes()), ..said }),
+            Some(said) => Ok(said),
             None => Err(calls.failed(&reply.host, ErrorKind::Protocol, "the answer is not that of a server of OTLP")),
         },
         Some(status) => {
-            let text = reply.words(status.text.as_bytes());
-            let error = grpc_error(OPERATION, status.code, &text, status.details.as_deref());
+            let error = grpc_error(OPERATION, status.code, &status.text, status.details.as_deref());
             Err(error.with("host", &reply.host))
         }
         None if reply.http_status == 200 => {
@@ -325,12 +330,10 @@ impl Exporter for Otlp {
     /// Reads the secrets anew: files and environments change when credentials are rotated.
     async fn refresh(&self) -> Result<(), Error> {
         let fresh = headers(&self.config, self.url_auth.as_ref(), &self.context)?;
-        let mut headers = self.headers.write().unwrap_or_else(PoisonError::into_inner);
-        if *headers == fresh {
+        if !self.headers.renew(fresh) {
             let message = "the credentials are still the ones that were not let in";
             return Err(Error::new(ErrorKind::Auth, "otlp refresh", message).with("host", host_of(&self.url)));
         }
-        *headers = fresh;
         Ok(())
     }
 

@@ -3,11 +3,14 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::stand::Reply;
+
 /// One failure of one request that carries records.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Fault {
-    /// Answers this status with an error in the destination's own shape. Nothing is stored.
+    /// Answers this status with an error in the destination's own shape
+    /// ([`Destination::failure`](super::Destination::failure)). Nothing is stored.
     Status {
         /// The status.
         status: u16,
@@ -20,18 +23,22 @@ pub enum Fault {
     DropUnread,
     /// Reads the whole request, then closes the connection. Nothing is stored.
     DropRead,
-    /// Answers a success whose body says that nothing was taken, and nothing is. For destinations that do.
+    /// Answers a success whose body says that nothing was taken, and nothing is. For destinations whose
+    /// [`error_in_success`](super::Destination::error_in_success) has one; others go on as usual.
     ErrorInSuccess,
+    /// Answers this. Nothing is stored. For stand-ins that are a [`Strict`](super::Strict).
+    Answer(Reply),
     /// Stores the records, then closes the connection without an answer.
     LoseAnswer,
     /// Stores the records, sends the first half of the answer, then closes the connection.
     TruncateAnswer,
-    /// Reads the request, then waits until [released](super::elasticsearch::StrictElasticsearch::release) before it
-    /// goes on as usual.
+    /// Reads the request, then waits for the stand-in's `release` (such as [`Strict::release`](super::Strict::release))
+    /// before it goes on as usual.
     Hang,
     /// Waits so long, then goes on as usual.
     Slow(Duration),
-    /// Turns these items away with the destination's own word for "too busy", and stores the others.
+    /// Turns these items away with the destination's own word for "too busy", and stores the others: see
+    /// [`Destination::answer_busy`](super::Destination::answer_busy).
     Busy(Items),
 }
 
@@ -101,28 +108,29 @@ impl Script {
             return Some(fault);
         }
         let (chance, percent) = self.chaos.as_mut()?;
-        let fails = chance.u8(..100) < *percent && !ways.is_empty();
-        fails.then(|| ways[chance.usize(..ways.len())].clone())
-    }
-
-    /// The fault of the next request: the next that was planned, else one by chance, if chance was asked for.
-    pub(super) fn next(&mut self) -> Option<Fault> {
-        if let Some(fault) = self.planned.pop_front() {
-            return Some(fault);
-        }
-        let (chance, percent) = self.chaos.as_mut()?;
-        if chance.u8(..100) >= *percent {
+        if chance.u8(..100) >= *percent || ways.is_empty() {
             return None;
         }
-        Some(match chance.u8(..7) {
-            0 => Fault::status_after(429, "1"),
-            1 => Fault::status(503),
-            2 => Fault::ProxyPage(502),
-            3 => Fault::DropUnread,
-            4 => Fault::LoseAnswer,
-            5 => Fault::TruncateAnswer,
-            _ => Fault::Busy(Items::Percent { percent: 30, seed: chance.u64(..) }),
-        })
+        let mut fault = ways[chance.usize(..ways.len())].clone();
+        if let Fault::Busy(Items::Percent { seed, .. }) = &mut fault {
+            // Not the same records each time.
+            *seed = chance.u64(..);
+        }
+        Some(fault)
+    }
+
+    /// The same, of the ways of a destination that answers for each record.
+    pub(super) fn next(&mut self) -> Option<Fault> {
+        self.next_of(&[
+            Fault::status_after(429, "1"),
+            Fault::status(503),
+            Fault::ProxyPage(502),
+            Fault::DropUnread,
+            Fault::LoseAnswer,
+            Fault::TruncateAnswer,
+            Fault::Hang,
+            Fault::Busy(Items::Percent { percent: 30, seed: 0 }),
+        ])
     }
 }
 

@@ -8,8 +8,8 @@ use std::io;
 use logship_core::Secret;
 use serde_json::{Value, json};
 
-use super::faults::Items;
-use super::intake::{Call, Reply, Rules, StandIn, Taken};
+use super::faults::{Fault, SeenRequest};
+use super::stand::{Call, Destination, Reply, Strict, unpacked, usual_ways};
 
 /// "A maximum of 5MB per batch and up to 1MB per event", in the smaller reading.
 const BATCH_BYTES_MAX: usize = 5_000_000;
@@ -26,7 +26,7 @@ const EVENT_BYTES_MAX: usize = 1_000_000;
 /// # std::io::Result::Ok(())
 /// # }).unwrap();
 /// ```
-pub type StrictLoggly = StandIn<Loggly>;
+pub type StrictLoggly = Strict<Loggly>;
 
 /// What Loggly takes and keeps.
 #[derive(Debug)]
@@ -58,17 +58,17 @@ impl StrictLoggly {
 
     /// Starts one on this port; 0 is any free one.
     pub async fn start_on(port: u16, token: &str) -> io::Result<Self> {
-        Self::open(port, Loggly { token: token.into(), event_bytes_max: EVENT_BYTES_MAX, events: Vec::new() }).await
+        Self::of(Loggly { token: token.into(), event_bytes_max: EVENT_BYTES_MAX, events: Vec::new() }, port).await
     }
 
     /// How long an event may be, in bytes. 1,000,000 unless set.
     pub fn max_event_length(&self, bytes: usize) {
-        self.state().rules.event_bytes_max = bytes;
+        self.state().destination.event_bytes_max = bytes;
     }
 
     /// What was stored, in order.
     pub fn events(&self) -> Vec<Event> {
-        self.state().rules.events.clone()
+        self.state().destination.events.clone()
     }
 }
 
@@ -82,15 +82,8 @@ fn has_time(text: &str) -> bool {
     clock.len() == 8 && fraction.len() <= 6
 }
 
-impl Rules for Loggly {
-    fn body_bytes_max(&self) -> usize {
-        BATCH_BYTES_MAX
-    }
-
-    fn is_push(&self, path: &str) -> bool {
-        path.starts_with("/bulk/")
-    }
-
+impl Loggly {
+    /// Turns away who is not let in and what has no form it reads.
     fn admit(&self, call: &Call) -> Result<(), Reply> {
         let segments: Vec<&str> = call.path.split('/').filter(|segment| !segment.is_empty()).collect();
         let ["bulk", token, rest @ ..] = segments.as_slice() else { return Err(self.failure(404)) };
@@ -111,18 +104,17 @@ impl Rules for Loggly {
         }
     }
 
-    fn take(&mut self, call: &Call, busy: Option<&Items>) -> (Reply, Taken) {
-        if busy.is_some() {
-            return (self.failure(429), Taken::default());
-        }
-        let Ok(text) = std::str::from_utf8(&call.body) else { return (self.failure(400), Taken::default()) };
+    fn take(&mut self, call: &Call, seen: &mut SeenRequest) -> Result<Reply, Reply> {
+        self.admit(call)?;
+        let body = unpacked(call, seen, BATCH_BYTES_MAX).map_err(|status| self.failure(status))?;
+        let text = std::str::from_utf8(&body).map_err(|_| self.failure(400))?;
         let lines: Vec<&str> = text.split('\n').filter(|line| !line.is_empty()).collect();
-        let taken = Taken { items: lines.len(), ..Taken::default() };
+        seen.items = lines.len();
         if lines.is_empty() {
-            return (self.failure(400), taken);
+            return Err(self.failure(400));
         }
         if lines.iter().any(|line| line.len() > self.event_bytes_max) {
-            return (self.failure(413), taken);
+            return Err(self.failure(413));
         }
         let tags = call.path.split_once("/tag/").map_or("", |(_, tags)| tags.trim_end_matches('/'));
         let tags: Vec<String> = tags.split(',').filter(|tag| !tag.is_empty()).map(str::to_owned).collect();
@@ -131,7 +123,18 @@ impl Rules for Loggly {
             tags: tags.clone(),
             has_time: has_time(line),
         }));
-        (Reply::json(200, json!({"response": "ok"})), Taken { stored: lines.len(), ..taken })
+        seen.stored = lines.len();
+        Ok(Reply::new(200, json!({"response": "ok"})))
+    }
+}
+
+impl Destination for Loggly {
+    fn takes_records_at(&self, path: &str) -> bool {
+        path.starts_with("/bulk/")
+    }
+
+    fn answer(&mut self, call: &Call, seen: &mut SeenRequest) -> Reply {
+        self.take(call, seen).unwrap_or_else(|refusal| refusal)
     }
 
     fn failure(&self, status: u16) -> Reply {
@@ -141,13 +144,16 @@ impl Rules for Loggly {
             429 => "Too Many Requests",
             _ => "failed on request",
         };
-        Reply::json(status, json!({"message": message}))
+        Reply::new(status, json!({"message": message}))
     }
 
-    fn oddities(&self) -> Vec<Reply> {
-        vec![
-            Reply::json(200, json!({"response": "error"})),
-            Reply { status: 200, content_type: "text/html", body: "<html>sign in first</html>".to_owned() },
-        ]
+    fn error_in_success(&self) -> Option<Reply> {
+        Some(Reply::new(200, json!({"response": "error"})))
+    }
+
+    fn ways_to_fail(&self) -> Vec<Fault> {
+        let mut ways = usual_ways();
+        ways.extend([Fault::ErrorInSuccess, Fault::Answer(Reply::page(200))]);
+        ways
     }
 }

@@ -7,8 +7,8 @@ use std::io;
 use logship_core::Secret;
 use serde_json::{Map, Value, json};
 
-use super::faults::Items;
-use super::intake::{Call, Reply, Rules, StandIn, Taken};
+use super::faults::{Fault, SeenRequest};
+use super::stand::{Call, Destination, Reply, Strict, unpacked, usual_ways};
 
 /// 10 MB: "10,485,760 bytes".
 const BODY_BYTES_MAX: usize = 10_485_760;
@@ -26,7 +26,7 @@ const LINE_BYTES_MAX: usize = 500_000;
 /// # std::io::Result::Ok(())
 /// # }).unwrap();
 /// ```
-pub type StrictLogzio = StandIn<Logzio>;
+pub type StrictLogzio = Strict<Logzio>;
 
 /// What Logz.io takes and keeps.
 #[derive(Debug)]
@@ -44,29 +44,22 @@ impl StrictLogzio {
 
     /// Starts one on this port; 0 is any free one.
     pub async fn start_on(port: u16, token: &str) -> io::Result<Self> {
-        Self::open(port, Logzio { token: token.into(), line_bytes_max: LINE_BYTES_MAX, logs: Vec::new() }).await
+        Self::of(Logzio { token: token.into(), line_bytes_max: LINE_BYTES_MAX, logs: Vec::new() }, port).await
     }
 
     /// How long a line may be, in bytes. 500,000 unless set.
     pub fn max_line_length(&self, bytes: usize) {
-        self.state().rules.line_bytes_max = bytes;
+        self.state().destination.line_bytes_max = bytes;
     }
 
     /// What was stored, in order.
     pub fn logs(&self) -> Vec<Map<String, Value>> {
-        self.state().rules.logs.clone()
+        self.state().destination.logs.clone()
     }
 }
 
-impl Rules for Logzio {
-    fn body_bytes_max(&self) -> usize {
-        BODY_BYTES_MAX
-    }
-
-    fn is_push(&self, path: &str) -> bool {
-        path == "/"
-    }
-
+impl Logzio {
+    /// Turns away who is not let in.
     fn admit(&self, call: &Call) -> Result<(), Reply> {
         match call.parameter("token") {
             _ if call.method != "POST" || call.path != "/" => Err(Reply::text(404, "not found")),
@@ -76,13 +69,12 @@ impl Rules for Logzio {
         }
     }
 
-    fn take(&mut self, call: &Call, busy: Option<&Items>) -> (Reply, Taken) {
-        if busy.is_some() {
-            return (self.failure(429), Taken::default());
-        }
+    fn take(&mut self, call: &Call, seen: &mut SeenRequest) -> Result<Reply, Reply> {
+        self.admit(call)?;
+        let body = unpacked(call, seen, BODY_BYTES_MAX).map_err(|status| self.failure(status))?;
         let kind = call.parameter("type").unwrap_or("http-bulk");
         let (mut malformed, mut successful, mut oversized, mut empty) = (0, 0, 0, 0);
-        let text = call.body.strip_suffix(b"\n").unwrap_or(&call.body);
+        let text = body.strip_suffix(b"\n").unwrap_or(&body);
         let lines: Vec<&[u8]> = if text.is_empty() { Vec::new() } else { text.split(|byte| *byte == b'\n').collect() };
         for line in &lines {
             if line.trim_ascii().is_empty() {
@@ -98,15 +90,25 @@ impl Rules for Logzio {
                 malformed += 1;
             }
         }
-        let taken = Taken { items: lines.len(), stored: successful, duplicates: 0 };
+        (seen.items, seen.stored) = (lines.len(), successful);
         if successful == lines.len() {
-            return (Reply::text(200, ""), taken);
+            return Ok(Reply::text(200, ""));
         }
         let counts = json!({
             "malformedLines": malformed, "successfulLines": successful, "oversizedLines": oversized,
             "emptyLogLines": empty,
         });
-        (Reply::json(400, counts), taken)
+        Err(Reply::new(400, counts))
+    }
+}
+
+impl Destination for Logzio {
+    fn takes_records_at(&self, path: &str) -> bool {
+        path == "/"
+    }
+
+    fn answer(&mut self, call: &Call, seen: &mut SeenRequest) -> Reply {
+        self.take(call, seen).unwrap_or_else(|refusal| refusal)
     }
 
     fn failure(&self, status: u16) -> Reply {
@@ -121,8 +123,10 @@ impl Rules for Logzio {
         )
     }
 
-    fn oddities(&self) -> Vec<Reply> {
+    fn ways_to_fail(&self) -> Vec<Fault> {
+        let mut ways = usual_ways();
         // A proxy that wants its user to sign in says so under a status of success.
-        vec![Reply { status: 200, content_type: "text/html", body: "<html>sign in first</html>".to_owned() }]
+        ways.push(Fault::Answer(Reply::page(200)));
+        ways
     }
 }

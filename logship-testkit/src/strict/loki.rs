@@ -17,8 +17,11 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use logship_core::Timestamp;
 
 use self::push::{Fault, Push, Stream};
-use super::faults::Items;
-use super::intake::{Call, Reply, Rules, StandIn, Taken};
+use super::faults::{self, Items, SeenRequest};
+use super::stand::{Call, Destination, Reply, Strict, unpacked, usual_ways};
+
+/// `max_recv_msg_size`: <https://grafana.com/docs/loki/latest/configure/#distributor>
+const BODY_BYTES_MAX: usize = 100 * 1024 * 1024;
 
 /// A Loki.
 ///
@@ -32,7 +35,7 @@ use super::intake::{Call, Reply, Rules, StandIn, Taken};
 /// # std::io::Result::Ok(())
 /// # }).unwrap();
 /// ```
-pub type StrictLoki = StandIn<Loki>;
+pub type StrictLoki = Strict<Loki>;
 
 /// An entry as it was stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,7 +99,7 @@ impl StrictLoki {
             ahead: Duration::from_secs(600),
             behind: Duration::from_secs(3600),
         };
-        let rules = Loki {
+        let loki = Loki {
             limits,
             authorization: None,
             tenant: None,
@@ -104,48 +107,48 @@ impl StrictLoki {
             newest: BTreeMap::new(),
             entries: Vec::new(),
         };
-        Self::open(port, rules).await
+        Self::of(loki, port).await
     }
 
     /// Lets in only this user with this password, as the proxy before a Loki does.
     pub fn require_basic(&self, user: &str, password: &str) {
-        self.state().rules.authorization = Some(format!("Basic {}", BASE64.encode(format!("{user}:{password}"))));
+        self.state().destination.authorization = Some(format!("Basic {}", BASE64.encode(format!("{user}:{password}"))));
     }
 
     /// Lets in only who has this token.
     pub fn require_bearer(&self, token: &str) {
-        self.state().rules.authorization = Some(format!("Bearer {token}"));
+        self.state().destination.authorization = Some(format!("Bearer {token}"));
     }
 
     /// Takes only what names this tenant.
     pub fn require_tenant(&self, tenant: &str) {
-        self.state().rules.tenant = Some(tenant.to_owned());
+        self.state().destination.tenant = Some(tenant.to_owned());
     }
 
     /// Sets `max_line_size`, in bytes. 256 KiB unless set.
     pub fn max_line_size(&self, bytes: usize) {
-        self.state().rules.limits.line_bytes = bytes;
+        self.state().destination.limits.line_bytes = bytes;
     }
 
     /// Sets `max_label_names_per_series`. 15 unless set.
     pub fn max_label_names(&self, names: usize) {
-        self.state().rules.limits.label_names = names;
+        self.state().destination.limits.label_names = names;
     }
 
     /// Sets `max_global_streams_per_user`. 5,000 unless set.
     pub fn max_streams(&self, streams: usize) {
-        self.state().rules.limits.streams = streams;
+        self.state().destination.limits.streams = streams;
     }
 
     /// Stores what it has already, as the real one does when the block that holds it was cut. Off unless set: an entry
     /// of the same stream, time and line is stored once.
     pub fn forget_repeats(&self, is_on: bool) {
-        self.state().rules.forgets_repeats = is_on;
+        self.state().destination.forgets_repeats = is_on;
     }
 
     /// What was stored, in order of arrival.
     pub fn entries(&self) -> Vec<Entry> {
-        self.state().rules.entries.clone()
+        self.state().destination.entries.clone()
     }
 }
 
@@ -211,7 +214,7 @@ impl Loki {
     }
 
     /// What the ingester does with the entries of one stream that are left, each with whether it is too busy for it.
-    fn ingest(&mut self, stream: &str, entries: Vec<(Entry, bool)>, taken: &mut Taken) -> Option<(u16, String)> {
+    fn ingest(&mut self, stream: &str, entries: Vec<(Entry, bool)>, seen: &mut SeenRequest) -> Option<(u16, String)> {
         if !self.newest.contains_key(stream) && self.newest.len() >= self.limits.streams {
             return Some((
                 429,
@@ -236,29 +239,19 @@ impl Loki {
                     (known.nanos, &known.stream, &known.line) == (entry.nanos, &entry.stream, &entry.line)
                 };
                 if !self.forgets_repeats && self.entries.iter().any(is_same) {
-                    taken.duplicates += 1;
+                    seen.duplicates += 1;
                 } else {
-                    taken.stored += 1;
+                    seen.stored += 1;
                     self.entries.push(entry);
                 }
             }
         }
         Fault::answer(&faults, total, stream)
     }
-}
 
-impl Rules for Loki {
-    fn body_bytes_max(&self) -> usize {
-        // `max_recv_msg_size`: <https://grafana.com/docs/loki/latest/configure/#distributor>
-        100 * 1024 * 1024
-    }
-
-    fn is_push(&self, path: &str) -> bool {
-        path == "/loki/api/v1/push"
-    }
-
+    /// Turns away who is not let in and what has no form it reads.
     fn admit(&self, call: &Call) -> Result<(), Reply> {
-        if !self.is_push(&call.path) {
+        if !self.takes_records_at(&call.path) {
             return Err(Reply::text(404, "404 page not found\n"));
         }
         if self.authorization.is_some() && call.header("authorization") != self.authorization.as_deref() {
@@ -278,17 +271,16 @@ impl Rules for Loki {
         }
     }
 
-    fn take(&mut self, call: &Call, busy: Option<&Items>) -> (Reply, Taken) {
-        let push: Push = match serde_json::from_slice(&call.body) {
-            Ok(push) => push,
-            Err(error) => return (Reply::text(400, format!("{error}\n")), Taken::default()),
-        };
-        let mut taken =
-            Taken { items: push.streams.iter().map(|stream| stream.values.len()).sum(), ..Taken::default() };
-        if taken.items == 0 {
-            return (Reply::text(422, "error at least one valid stream is required for ingestion\n"), taken);
+    /// Stores what it takes. `busy` names the entries to turn away for now.
+    fn take(&mut self, call: &Call, seen: &mut SeenRequest, busy: Option<&Items>) -> Result<Reply, Reply> {
+        self.admit(call)?;
+        let body = unpacked(call, seen, BODY_BYTES_MAX).map_err(|status| self.failure(status))?;
+        let push: Push = serde_json::from_slice(&body).map_err(|error| Reply::text(400, format!("{error}\n")))?;
+        seen.items = push.streams.iter().map(|stream| stream.values.len()).sum();
+        if seen.items == 0 {
+            return Err(Reply::text(422, "error at least one valid stream is required for ingestion\n"));
         }
-        let busy = busy.map_or_else(|| vec![false; taken.items], |items| items.of(taken.items));
+        let busy = busy.map_or_else(|| vec![false; seen.items], |items| items.of(seen.items));
         let mut busy = busy.into_iter();
         let now = Timestamp::now();
         let (mut refusals, mut answer) = (Vec::new(), None);
@@ -303,16 +295,29 @@ impl Rules for Loki {
                 }
             }
             if !left.is_empty() {
-                answer = self.ingest(&stream.name, left, &mut taken).or(answer);
+                answer = self.ingest(&stream.name, left, seen).or(answer);
             }
         }
-        let reply = match answer {
+        match answer {
             // What the ingester says hides what the distributor said.
-            Some((status, words)) => Reply::text(status, words + "\n"),
-            None if refusals.is_empty() => Reply::text(204, ""),
-            None => Reply::text(400, push::grouped(&refusals) + "\n"),
-        };
-        (reply, taken)
+            Some((status, words)) => Err(Reply::text(status, words + "\n")),
+            None if refusals.is_empty() => Ok(Reply::text(204, "")),
+            None => Err(Reply::text(400, push::grouped(&refusals) + "\n")),
+        }
+    }
+}
+
+impl Destination for Loki {
+    fn takes_records_at(&self, path: &str) -> bool {
+        path == "/loki/api/v1/push"
+    }
+
+    fn answer(&mut self, call: &Call, seen: &mut SeenRequest) -> Reply {
+        self.take(call, seen, None).unwrap_or_else(|refusal| refusal)
+    }
+
+    fn answer_busy(&mut self, call: &Call, seen: &mut SeenRequest, items: &Items) -> Reply {
+        self.take(call, seen, Some(items)).unwrap_or_else(|refusal| refusal)
     }
 
     fn failure(&self, status: u16) -> Reply {
@@ -328,10 +333,18 @@ impl Rules for Loki {
         Reply::text(status, format!("{words}\n"))
     }
 
-    fn oddities(&self) -> Vec<Reply> {
-        vec![
-            Reply::text(260, "ingestion blocked for user fake until '2026-11-21T00:00:00Z' with status code '260'\n"),
-            Reply { status: 200, content_type: "text/html", body: "<html>sign in first</html>".to_owned() },
-        ]
+    fn error_in_success(&self) -> Option<Reply> {
+        let words = "ingestion blocked for user fake until '2026-11-21T00:00:00Z' with status code '260'\n";
+        Some(Reply::text(260, words))
+    }
+
+    fn ways_to_fail(&self) -> Vec<faults::Fault> {
+        let mut ways = usual_ways();
+        ways.extend([
+            faults::Fault::ErrorInSuccess,
+            faults::Fault::Answer(Reply::page(200)),
+            faults::Fault::Busy(Items::Percent { percent: 30, seed: 0 }),
+        ]);
+        ways
     }
 }

@@ -6,7 +6,6 @@
 pub mod datadog;
 pub mod elasticsearch;
 mod faults;
-mod intake;
 pub mod loggly;
 pub mod logzio;
 pub mod loki;
@@ -19,5 +18,4 @@ mod stand;
 mod wire;
 
 pub use faults::{Fault, Items, SeenRequest};
-pub use intake::StandIn;
 pub use stand::{Call, Destination, Reply, Strict};

@@ -109,6 +109,11 @@ impl StrictSplunk {
 
 /// What a code means, and the status it comes with.
 fn code(code: u16) -> Reply {
+    code_with(code, json!({}))
+}
+
+/// A code with more to say.
+fn code_with(code: u16, mut body: Value) -> Reply {
     let (status, text) = match code {
         1 => (403, "Token disabled"),
         2 => (401, "Token is required"),
@@ -131,14 +136,14 @@ fn code(code: u16) -> Reply {
         26 => (429, "HEC queue at capacity"),
         _ => (200, "Success"),
     };
-    Reply::new(status, json!({"text": text, "code": code}))
+    body["text"] = text.into();
+    body["code"] = code.into();
+    Reply::new(status, body)
 }
 
 /// A code that is about the event at this place.
 fn code_at(number: u16, place: usize) -> Reply {
-    let mut reply = code(number);
-    reply.body["invalid-event-number"] = json!(place);
-    reply
+    code_with(number, json!({"invalid-event-number": place}))
 }
 
 impl Splunk {
@@ -205,14 +210,14 @@ impl Splunk {
         if let Some(refusal) = refusal {
             return Err(refusal);
         }
-        let mut reply = code(0);
+        let mut more = json!({});
         if let Some(channel) = channel.filter(|_| self.acknowledges) {
             let next = self.next_ack.entry(channel.clone()).or_default();
-            reply.body["ackId"] = json!(*next);
+            more["ackId"] = json!(*next);
             self.pending.insert((channel, *next), (!is_lost).then_some(self.polls));
             *next += 1;
         }
-        Ok(reply)
+        Ok(code_with(0, more))
     }
 
     /// The events up to the first bad one, and what is said of that.

@@ -13,9 +13,9 @@ use bytes::Bytes;
 use serde_json::Value;
 use tokio::sync::watch;
 
-use super::faults::{Fault, Script, SeenRequest};
+use super::faults::{Fault, Items, Script, SeenRequest};
 use super::server::{Line, Server};
-use super::wire::{answer, parse_query, proxy_page, read_up_to, truncated};
+use super::wire::{Unreadable, answer, parse_query, proxy_page, read_up_to, truncated, unpack_as};
 
 /// More than any destination takes.
 const BODY_BYTES_MAX: usize = 256 * 1024 * 1024;
@@ -54,19 +54,31 @@ impl Call {
     }
 }
 
-/// An answer with a body of JSON.
-#[derive(Clone, Debug)]
+/// An answer.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Reply {
     /// The status.
     pub status: u16,
+    /// What the body is; an empty one is sent without it.
+    pub content_type: &'static str,
     /// The body.
-    pub body: Value,
+    pub body: String,
 }
 
 impl Reply {
-    /// This status with this body.
+    /// This status with a body of JSON.
     pub fn new(status: u16, body: Value) -> Self {
-        Reply { status, body }
+        Reply { status, content_type: "application/json", body: body.to_string() }
+    }
+
+    /// This status with a body of plain text.
+    pub fn text(status: u16, body: impl Into<String>) -> Self {
+        Reply { status, content_type: "text/plain; charset=utf-8", body: body.into() }
+    }
+
+    /// A page in place of an answer, as of a proxy that wants its user to sign in.
+    pub(super) fn page(status: u16) -> Self {
+        Reply { status, content_type: "text/html", body: "<html>sign in first</html>".to_owned() }
     }
 }
 
@@ -78,6 +90,13 @@ pub trait Destination: fmt::Debug + Send + 'static {
     /// Answers a request, keeps what it accepts, and notes in `seen` what it counted.
     fn answer(&mut self, call: &Call, seen: &mut SeenRequest) -> Reply;
 
+    /// The same, but turns these records away as it does when it is too busy for them. A destination that cannot turn
+    /// away single records turns away all, as by default, with a 429.
+    fn answer_busy(&mut self, call: &Call, seen: &mut SeenRequest, items: &Items) -> Reply {
+        let _ = (call, seen, items);
+        self.failure(429)
+    }
+
     /// How it fails with this status.
     fn failure(&self, status: u16) -> Reply;
 
@@ -88,22 +107,42 @@ pub trait Destination: fmt::Debug + Send + 'static {
 
     /// The ways in which it fails by chance: all that it has.
     fn ways_to_fail(&self) -> Vec<Fault> {
-        let mut ways = vec![
-            Fault::status(429),
-            Fault::status_after(429, "0"),
-            Fault::status(500),
-            Fault::status(503),
-            Fault::ProxyPage(502),
-            Fault::ProxyPage(504),
-            Fault::DropUnread,
-            Fault::DropRead,
-            Fault::LoseAnswer,
-            Fault::TruncateAnswer,
-            Fault::Hang,
-        ];
+        let mut ways = usual_ways();
         ways.extend(self.error_in_success().map(|_| Fault::ErrorInSuccess));
         ways
     }
+}
+
+/// The ways in which every destination fails.
+pub(super) fn usual_ways() -> Vec<Fault> {
+    vec![
+        Fault::status(429),
+        Fault::status_after(429, "0"),
+        Fault::status(500),
+        Fault::status(503),
+        Fault::ProxyPage(502),
+        Fault::ProxyPage(504),
+        Fault::DropUnread,
+        Fault::DropRead,
+        Fault::LoseAnswer,
+        Fault::TruncateAnswer,
+        Fault::Hang,
+    ]
+}
+
+/// The body of a request without what it is packed in, if it is not too large; else the status it is refused with.
+pub(super) fn unpacked(call: &Call, seen: &mut SeenRequest, bytes_max: usize) -> Result<Bytes, u16> {
+    if call.wire.len() > bytes_max {
+        return Err(413);
+    }
+    let body = unpack_as(call.header("content-encoding"), &["identity", "gzip"], &call.wire, bytes_max);
+    let body = body.map_err(|why| match why {
+        Unreadable::TooLarge => 413_u16,
+        Unreadable::Encoding => 415,
+        Unreadable::Broken => 400,
+    })?;
+    seen.body_bytes = body.len();
+    Ok(body)
 }
 
 /// A destination in this process, on a port of its own on 127.0.0.1. It stops when it is dropped.
@@ -187,6 +226,11 @@ impl<D: Destination> Strict<D> {
     /// Lets each of the next `times` requests with records fail so, after those that were planned before.
     pub fn fail_next(&self, times: usize, fault: Fault) {
         self.state().script.plan(times, fault);
+    }
+
+    /// Lets each of the next `times` requests with records be answered so, with nothing stored.
+    pub fn answer_next(&self, times: usize, status: u16, body: &str) {
+        self.fail_next(times, Fault::Answer(Reply::text(status, body)));
     }
 
     /// Lets requests with records fail with this chance in a hundred, each in any of the ways the destination has, as
@@ -299,6 +343,7 @@ async fn answer_with_fault<D: Destination>(
             response
         }
         Some(Fault::ProxyPage(status)) => proxy_page(status),
+        Some(Fault::Answer(reply)) => respond(&reply),
         Some(Fault::ErrorInSuccess) => {
             let reply = node.state().destination.error_in_success();
             reply.map_or_else(usual, |reply| respond(&reply))
@@ -308,7 +353,15 @@ async fn answer_with_fault<D: Destination>(
             line.cut();
             response
         }
-        Some(Fault::TruncateAnswer) => truncated(usual()).await,
+        Some(Fault::TruncateAnswer) => {
+            let response = usual();
+            if response.headers().get(header::CONTENT_TYPE).is_none() {
+                // There is no half of an empty body.
+                line.cut();
+                return response;
+            }
+            truncated(response).await
+        }
         Some(Fault::Hang) => tokio::select! {
             _ = released.changed() => usual(),
             () = line.is_cut() => Response::default(),
@@ -317,8 +370,11 @@ async fn answer_with_fault<D: Destination>(
             tokio::time::sleep(time).await;
             usual()
         }
-        // Nobody answers for single records where this is used.
-        Some(Fault::Busy(_)) => respond(&node.state().destination.failure(503)),
+        Some(Fault::Busy(items)) => {
+            let mut state = node.state();
+            let Shared { destination, requests, .. } = &mut *state;
+            respond(&destination.answer_busy(call, &mut requests[place], &items))
+        }
         Some(Fault::DropUnread | Fault::DropRead) => {
             line.cut();
             Response::default()
@@ -327,5 +383,9 @@ async fn answer_with_fault<D: Destination>(
 }
 
 fn respond(reply: &Reply) -> Response<Body> {
-    answer(reply.status, "application/json", reply.body.to_string())
+    let mut response = answer(reply.status, reply.content_type, reply.body.clone());
+    if reply.body.is_empty() {
+        response.headers_mut().remove(header::CONTENT_TYPE);
+    }
+    response
 }

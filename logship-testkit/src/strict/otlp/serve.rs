@@ -231,6 +231,6 @@ async fn answer_with_fault(
             Response::default()
         }
         // A partial success names a number, and that is what `reject` is for.
-        Some(Fault::ErrorInSuccess) => refusal(form, 503, None, "failed on request"),
+        Some(Fault::ErrorInSuccess | Fault::Answer(_)) => refusal(form, 503, None, "failed on request"),
     }
 }
