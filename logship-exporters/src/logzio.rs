@@ -11,7 +11,7 @@ use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
 use reqwest::{Method, Request, Url};
 use serde::Deserialize;
 
-pub use crate::delivery::Connection;
+pub use crate::delivery::{Connection, TlsVersion};
 use crate::delivery::{Answer, Delivery, host_of, parse_url};
 use crate::encode::Events;
 use crate::rotated::Rotated;

@@ -18,7 +18,7 @@ use serde::Deserialize;
 
 use self::encoding::Fragments;
 use self::refusals::Verdict;
-pub use crate::delivery::Connection;
+pub use crate::delivery::{Connection, TlsVersion};
 use crate::delivery::{Answer, Delivery, basic, host_of, parse_url, secret_value};
 use crate::rotated::Rotated;
 

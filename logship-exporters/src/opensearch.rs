@@ -13,7 +13,7 @@ use reqwest::{Method, Request, Url};
 use serde::Deserialize;
 
 use crate::bulk::{self, BulkEncoding, DatedIndex};
-pub use crate::delivery::Connection;
+pub use crate::delivery::{Connection, TlsVersion};
 use crate::delivery::{Answer, Delivery, basic, host_of, parse_url};
 use crate::rotated::Rotated;
 use crate::sigv4::Signer;

@@ -19,7 +19,7 @@ use self::answer::{Said, grpc_error, outcome, read_json, read_protobuf, status_m
 use self::grpc::{Calls, Reply};
 use self::json::Json;
 use self::protobuf::Protobuf;
-pub use crate::delivery::Connection;
+pub use crate::delivery::{Connection, TlsVersion};
 use crate::delivery::{Answer, Delivery, host_of, parse_url, secret_value};
 use crate::rotated::Rotated;
 
