@@ -11,8 +11,8 @@ use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
 use reqwest::{Method, Request, Url};
 use serde::Deserialize;
 
-pub use crate::delivery::{Connection, TlsVersion};
 use crate::delivery::{Answer, Delivery, host_of, parse_url};
+pub use crate::delivery::{Connection, TlsVersion};
 use crate::encode::Events;
 use crate::rotated::Rotated;
 

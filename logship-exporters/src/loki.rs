@@ -18,8 +18,8 @@ use serde::Deserialize;
 
 use self::encoding::Fragments;
 use self::refusals::Verdict;
-pub use crate::delivery::{Connection, TlsVersion};
 use crate::delivery::{Answer, Delivery, basic, host_of, parse_url, secret_value};
+pub use crate::delivery::{Connection, TlsVersion};
 use crate::rotated::Rotated;
 
 /// Label names of a stream, `max_label_names_per_series`.

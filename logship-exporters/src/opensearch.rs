@@ -13,8 +13,8 @@ use reqwest::{Method, Request, Url};
 use serde::Deserialize;
 
 use crate::bulk::{self, BulkEncoding, DatedIndex};
-pub use crate::delivery::{Connection, TlsVersion};
 use crate::delivery::{Answer, Delivery, basic, host_of, parse_url};
+pub use crate::delivery::{Connection, TlsVersion};
 use crate::rotated::Rotated;
 use crate::sigv4::Signer;
 pub use crate::sigv4::{AwsAuth, AwsCredentials, AwsService};

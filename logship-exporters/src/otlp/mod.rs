@@ -19,8 +19,8 @@ use self::answer::{Said, grpc_error, outcome, read_json, read_protobuf, status_m
 use self::grpc::{Calls, Reply};
 use self::json::Json;
 use self::protobuf::Protobuf;
-pub use crate::delivery::{Connection, TlsVersion};
 use crate::delivery::{Answer, Delivery, host_of, parse_url, secret_value};
+pub use crate::delivery::{Connection, TlsVersion};
 use crate::rotated::Rotated;
 
 mod answer;
