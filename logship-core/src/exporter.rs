@@ -204,7 +204,8 @@ pub enum Idempotency {
     /// A record that is there already is recognised by its id.
     PerRecord,
     /// A chunk that begins where an earlier one began replaces it (an object or file of the same name). Such a lane
-    /// sends one chunk at a time, and the next only when the position behind the last is durable.
+    /// sends one chunk at a time, and the next only when the position behind the last is durable. Over a source in which
+    /// records may appear late this takes a clock that is not set back between a crash and the next run.
     PerChunk,
 }
 

@@ -35,6 +35,8 @@ pub(crate) struct State {
     /// By how much the shipper's clock is wrong.
     pub(crate) clock_ahead: Duration,
     pub(crate) clock_behind: Duration,
+    /// Whether it ever was behind.
+    pub(crate) clock_was_behind: bool,
     /// A destination that answers nothing.
     pub(crate) hung: Option<&'static str>,
     /// Rows by partition, in order.
@@ -155,6 +157,7 @@ impl World {
             deletes: false,
             clock_ahead: Duration::ZERO,
             clock_behind: Duration::ZERO,
+            clock_was_behind: false,
             hung: None,
             rows: BTreeMap::new(),
             destinations: BTreeMap::new(),
@@ -278,6 +281,7 @@ impl World {
             0 => (Duration::ZERO, by),
             _ => (Duration::ZERO, Duration::ZERO),
         };
+        state.clock_was_behind |= !state.clock_behind.is_zero();
         if !by.is_zero() {
             state.coverage.insert(if ahead { "the clock was ahead" } else { "the clock was behind" });
         }
