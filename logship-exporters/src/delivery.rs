@@ -4,19 +4,17 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::{Bytes, BytesMut};
+pub use logship_connect::{Connection, TlsVersion};
+use logship_connect::{Stamp, percent_decoded, tls};
+pub(crate) use logship_connect::{basic_auth as basic, parse_url as parse_url_in, secret_header as secret_value};
 use logship_core::{Advice, Body, BuildContext, Certainty, Compression, Error, ErrorKind};
 use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
 use reqwest::{Method, Request, Url};
 use tokio::time::Instant;
 
 use crate::conceal::Concealed;
-use crate::connection::Stamp;
-pub use crate::connection::{Connection, TlsVersion};
 use crate::retry_after::retry_after;
-use crate::tls;
 
 /// How often files of certificates are looked at. Whoever replaces one lets the old one be good for longer than that.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
@@ -149,7 +147,7 @@ impl Delivery {
             let parts = url.path_segments().into_iter().flatten().chain(written.map(|(_, value)| value));
             for part in parts {
                 concealed.add(part.as_bytes());
-                concealed.add(&decoded(part));
+                concealed.add(&percent_decoded(part));
             }
         }
         concealed
@@ -263,24 +261,6 @@ pub(crate) fn parse_url(text: &str) -> Result<(Url, Option<HeaderValue>), Error>
     parse_url_in("url", text)
 }
 
-/// The same, for the address in this field.
-pub(crate) fn parse_url_in(field: &str, text: &str) -> Result<(Url, Option<HeaderValue>), Error> {
-    let wrong = |why: &str| Error::config(field, why);
-    let mut url = Url::parse(text).map_err(|error| wrong(&error.to_string()))?;
-    if !matches!(url.scheme(), "http" | "https") {
-        return Err(wrong("must begin with http:// or https://"));
-    }
-    url.set_fragment(None);
-    if url.username().is_empty() && url.password().is_none() {
-        return Ok((url, None));
-    }
-    let (username, password) = (decoded(url.username()), decoded(url.password().unwrap_or_default()));
-    let auth = basic(field, &username, &password)?;
-    let cleared = url.set_username("").and_then(|()| url.set_password(None));
-    cleared.map_err(|()| wrong("cannot hold a user"))?;
-    Ok((url, Some(auth)))
-}
-
 /// The address in this field, with `path` added where it has none. A user in it is refused: keys have fields of their
 /// own.
 #[allow(dead_code, reason = "for destinations whose path is known")]
@@ -315,41 +295,13 @@ pub(crate) fn plain(bytes: impl Into<Bytes>) -> Body {
     Body { unpacked_len: bytes.len(), bytes, compression: Compression::None }
 }
 
-/// A header's value that is not shown.
-pub(crate) fn secret_value(field: &str, value: &str) -> Result<HeaderValue, Error> {
-    let mut value = HeaderValue::try_from(value)
-        .map_err(|_| Error::config(field, "holds a character that no header can, such as a line break"))?;
-    value.set_sensitive(true);
-    Ok(value)
-}
-
-pub(crate) fn basic(field: &str, username: &[u8], password: &[u8]) -> Result<HeaderValue, Error> {
-    if username.contains(&b':') {
-        return Err(Error::config(field, "the user name holds a colon, which basic authentication cannot carry"));
-    }
-    let credentials = BASE64.encode([username, b":", password].concat());
-    secret_value(field, &format!("Basic {credentials}"))
-}
-
-/// A part of an address without its percent signs.
-fn decoded(text: &str) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, behind)) = rest.split_first() {
-        let digits = behind.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
-        let digits = digits.filter(|digits| *first == b'%' && digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
-        let code = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        bytes.push(code.unwrap_or(*first));
-        rest = if code.is_some() { &behind[2..] } else { behind };
-    }
-    bytes
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
 
     use super::*;
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD as BASE64;
     use proptest::prelude::*;
     use rustls::crypto::CryptoProvider;
 
@@ -405,7 +357,8 @@ mod tests {
     fn a_client_needs_no_process_wide_tls_provider() {
         assert!(CryptoProvider::get_default().is_none());
         for insecure_skip_verify in [false, true] {
-            let connection = Connection { insecure_skip_verify, ..Connection::default() };
+            let mut connection = Connection::default();
+            connection.insecure_skip_verify = insecure_skip_verify;
             Delivery::new("test", &connection, &BuildContext::default()).unwrap();
         }
         assert!(CryptoProvider::get_default().is_none());
@@ -415,7 +368,8 @@ mod tests {
     fn a_wrong_ca_file_is_named() {
         let file = tempfile::NamedTempFile::new().unwrap();
         for path in [file.path(), Path::new("/absent/ca.pem")] {
-            let connection = Connection { ca_file: Some(path.to_owned()), ..Connection::default() };
+            let mut connection = Connection::default();
+            connection.ca_file = Some(path.to_owned());
             let error = Delivery::new("test", &connection, &BuildContext::default()).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Config);
             assert!(error.to_string().contains("field: connection.ca_file"), "{error}");

@@ -11,8 +11,6 @@ mod bulk;
 mod bulk_transport;
 #[cfg(any(feature = "elasticsearch", feature = "_http"))]
 mod conceal;
-#[cfg(feature = "_http")]
-mod connection;
 #[cfg(feature = "console")]
 pub mod console;
 #[cfg(any(feature = "datadog", feature = "newrelic", feature = "splunk"))]
@@ -56,8 +54,6 @@ mod rotated;
 mod sigv4;
 #[cfg(feature = "splunk")]
 pub mod splunk;
-#[cfg(feature = "_http")]
-mod tls;
 
 use logship_core::Registry;
 

@@ -16,8 +16,11 @@ use rustls::{AlertDescription, ClientConfig, DigitallySignedStruct, RootCertStor
 
 use crate::connection::{Connection, TlsVersion};
 
-/// The TLS settings of a connection, with what is in its files now, for these protocols.
-pub(crate) fn config_for(connection: &Connection, protocols: &[&[u8]]) -> Result<ClientConfig, Error> {
+/// The TLS settings of a connection, with what is in its files now, for these protocols (ALPN).
+///
+/// # Errors
+/// [`ErrorKind::Config`], which names the field or the file.
+pub fn config_for(connection: &Connection, protocols: &[&[u8]]) -> Result<ClientConfig, Error> {
     let failed = |error: rustls::Error| {
         Error::new(ErrorKind::Config, "set up TLS", "cannot check certificates").with_source(error)
     };
@@ -88,7 +91,7 @@ fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, Error> {
 }
 
 /// What TLS itself says is wrong, if that is why a request failed.
-pub(crate) fn fault<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
+pub fn fault<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(fault) = error.downcast_ref::<rustls::Error>() {
@@ -106,7 +109,7 @@ pub(crate) fn fault<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustl
 
 /// Whether the server ended TLS because of our certificate, or because there is none. With TLS 1.3 it says so only when
 /// we have begun to send, and reads nothing of it.
-pub(crate) fn refuses_us(fault: &rustls::Error) -> bool {
+pub fn refuses_us(fault: &rustls::Error) -> bool {
     use AlertDescription::{
         AccessDenied, BadCertificate, CertificateExpired, CertificateRequired, CertificateRevoked, CertificateUnknown,
         DecryptError, UnknownCA, UnsupportedCertificate,

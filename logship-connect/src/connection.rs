@@ -12,7 +12,7 @@ use reqwest::header::{
 use reqwest::{Client, ClientBuilder, Proxy};
 use serde::Deserialize;
 
-use crate::delivery::{parse_url_in, secret_value};
+use crate::address::{parse_url, secret_header};
 use crate::tls;
 
 /// How long connecting may take, name lookup and TLS included. How long a request may take is the engine's business.
@@ -86,15 +86,21 @@ impl Default for Connection {
 }
 
 impl Connection {
-    /// A client for these settings and what is in their files now.
-    pub(crate) fn client(&self, operation: &'static str, context: &BuildContext) -> Result<Client, Error> {
+    /// A client for these settings and what is in their files now. It speaks HTTP/2 where offered, follows no redirect
+    /// and never retries. `operation` is what it is made for, for errors.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`], which names the field or the file.
+    pub fn client(&self, operation: &'static str, context: &BuildContext) -> Result<Client, Error> {
         let client = self.builder(context, &[b"h2", b"http/1.1"])?;
         client.build().map_err(|error| no_client(operation, error))
     }
 
-    /// The same for gRPC, which is HTTP/2 and nothing else.
-    #[cfg(feature = "otlp")]
-    pub(crate) fn grpc_client(
+    /// The same for gRPC, which is HTTP/2 and nothing else. `is_plain` is whether it goes without TLS.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`], which names the field or the file.
+    pub fn grpc_client(
         &self,
         operation: &'static str,
         context: &BuildContext,
@@ -111,7 +117,7 @@ impl Connection {
     fn builder(&self, context: &BuildContext, protocols: &[&[u8]]) -> Result<ClientBuilder, Error> {
         let agent = self.user_agent.as_deref().unwrap_or(concat!("logship/", env!("CARGO_PKG_VERSION")));
         let mut headers = self.headers(context)?;
-        headers.insert(USER_AGENT, secret_value("connection.user_agent", agent)?);
+        headers.insert(USER_AGENT, secret_header("connection.user_agent", agent)?);
         let mut client = Client::builder()
             .tls_backend_preconfigured(tls::config_for(self, protocols)?)
             .default_headers(headers)
@@ -128,7 +134,10 @@ impl Connection {
     }
 
     /// The headers of every request, as they are now.
-    pub(crate) fn headers(&self, context: &BuildContext) -> Result<HeaderMap, Error> {
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`], which names the field.
+    pub fn headers(&self, context: &BuildContext) -> Result<HeaderMap, Error> {
         let mut headers = HeaderMap::new();
         for (name, value) in &self.headers {
             let field = format!("connection.headers.{name}");
@@ -139,13 +148,13 @@ impl Connection {
             if ours.contains(&name) {
                 return Err(Error::config(&field, format!("`{name}` is set by the exporter itself")));
             }
-            headers.insert(name, secret_value(&field, context.secret(&field, value)?.expose())?);
+            headers.insert(name, secret_header(&field, context.secret(&field, value)?.expose())?);
         }
         Ok(headers)
     }
 
     /// The files whose change asks for a new client, each as it is now.
-    pub(crate) fn stamps(&self) -> Vec<Stamp> {
+    pub fn stamps(&self) -> Vec<Stamp> {
         let files = [&self.ca_file, &self.client_certificate_file, &self.client_key_file];
         files.into_iter().flatten().map(|file| Stamp::of(file)).collect()
     }
@@ -153,7 +162,7 @@ impl Connection {
 
 /// What tells that a file has changed: when it was written and how long it is; nothing of one that is not there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Stamp(Option<(SystemTime, u64)>);
+pub struct Stamp(Option<(SystemTime, u64)>);
 
 impl Stamp {
     fn of(file: &Path) -> Self {
@@ -168,7 +177,7 @@ fn no_client(operation: &'static str, error: reqwest::Error) -> Error {
 
 fn proxy_of(text: &str) -> Result<Proxy, Error> {
     const FIELD: &str = "connection.proxy";
-    let (url, auth) = parse_url_in(FIELD, text)?;
+    let (url, auth) = parse_url(FIELD, text)?;
     let wrong =
         |error: reqwest::Error| Error::config(FIELD, "not the address of a proxy").with_source(error.without_url());
     let proxy = Proxy::all(url).map_err(wrong)?;
