@@ -11,9 +11,26 @@ use serde::Deserialize;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Sqlite, SqlitePool, Transaction};
 use tokio::sync::OnceCell;
+use tokio::time::Instant;
 
 use crate::rows::{self, CursorRow, LaneRow, VERSION, WindowRow};
 use crate::{busy, fenced};
+
+/// How long another process may hold the database before a call gives up.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+const TABLES: &str = "CREATE TABLE IF NOT EXISTS logship_keys (
+   key TEXT PRIMARY KEY, version INTEGER NOT NULL, epoch INTEGER NOT NULL,
+   owner TEXT, expires_at REAL);
+ CREATE TABLE IF NOT EXISTS logship_lanes (
+   key TEXT NOT NULL, lane TEXT NOT NULL, fingerprint TEXT NOT NULL, since TEXT,
+   PRIMARY KEY (key, lane));
+ CREATE TABLE IF NOT EXISTS logship_offsets (
+   key TEXT NOT NULL, lane TEXT NOT NULL, partition TEXT NOT NULL, cursor TEXT NOT NULL,
+   PRIMARY KEY (key, lane, partition));
+ CREATE TABLE IF NOT EXISTS logship_windows (
+   key TEXT NOT NULL, lane TEXT NOT NULL, partition TEXT NOT NULL, shipped TEXT NOT NULL,
+   PRIMARY KEY (key, lane, partition));";
 
 /// Keeps offsets in three tables of a SQLite database, which are made if they are not there:
 ///
@@ -43,7 +60,7 @@ impl SqliteOffsets {
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(Duration::from_secs(5));
+            .busy_timeout(BUSY_TIMEOUT);
         // One connection: its few small transactions wait for each other anyway. Connections that never age need no
         // task that closes them.
         let pool = SqlitePoolOptions::new().max_connections(1).idle_timeout(None).max_lifetime(None);
@@ -62,25 +79,17 @@ impl SqliteOffsets {
         self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(|error| failed(operation, error))
     }
 
+    /// Makes the tables. Tries again while another process opens the same new file: SQLite does not wait for the lock
+    /// under which a file is given its write-ahead log (<https://www.sqlite.org/wal.html>, section 9).
     async fn make_tables(&self) -> Result<(), sqlx::Error> {
-        let make = async || {
-            sqlx::raw_sql(
-                "CREATE TABLE IF NOT EXISTS logship_keys (
-                   key TEXT PRIMARY KEY, version INTEGER NOT NULL, epoch INTEGER NOT NULL,
-                   owner TEXT, expires_at REAL);
-                 CREATE TABLE IF NOT EXISTS logship_lanes (
-                   key TEXT NOT NULL, lane TEXT NOT NULL, fingerprint TEXT NOT NULL, since TEXT,
-                   PRIMARY KEY (key, lane));
-                 CREATE TABLE IF NOT EXISTS logship_offsets (
-                   key TEXT NOT NULL, lane TEXT NOT NULL, partition TEXT NOT NULL, cursor TEXT NOT NULL,
-                   PRIMARY KEY (key, lane, partition));
-                 CREATE TABLE IF NOT EXISTS logship_windows (
-                   key TEXT NOT NULL, lane TEXT NOT NULL, partition TEXT NOT NULL, shipped TEXT NOT NULL,
-                   PRIMARY KEY (key, lane, partition));",
-            )
-            .execute(&self.pool)
-            .await
-            .map(drop)
+        let until = Instant::now() + BUSY_TIMEOUT;
+        let make = async || loop {
+            match sqlx::raw_sql(TABLES).execute(&self.pool).await {
+                Err(error) if matches!(primary_code(&error), Some(5 | 6)) && Instant::now() < until => {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                made => return made.map(drop),
+            }
         };
         self.has_tables.get_or_try_init(make).await.map(drop)
     }
@@ -312,13 +321,15 @@ async fn write_lane(
     Ok(())
 }
 
-/// Whether trying again helps, by SQLite's primary result code (<https://www.sqlite.org/rescode.html>).
+/// SQLite's primary result code (<https://www.sqlite.org/rescode.html>).
+fn primary_code(error: &sqlx::Error) -> Option<i32> {
+    let code = error.as_database_error()?.code()?.parse::<i32>().ok()?;
+    Some(code & 0xff)
+}
+
+/// Whether trying again helps, by SQLite's primary result code.
 fn failed(operation: &'static str, error: sqlx::Error) -> Error {
-    let code = match &error {
-        sqlx::Error::Database(database) => database.code().and_then(|code| code.parse::<i32>().ok()),
-        _ => None,
-    };
-    let (kind, message) = match (&error, code.map(|code| code & 0xff)) {
+    let (kind, message) = match (&error, primary_code(&error)) {
         (_, Some(5 | 6)) => (ErrorKind::Unavailable, "the database is locked by somebody else"),
         (_, Some(8 | 10 | 13 | 14)) => {
             (ErrorKind::Unavailable, "the database cannot be used: is the disk full, or the file not writable?")
