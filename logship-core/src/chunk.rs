@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use crate::encoding::{self, EncodedPage, Stretch};
 use crate::engine::budget::Held;
+use crate::page::Head;
 use crate::{Compression, LogRecord, Page, Partition, Start};
 
 /// Records for one `export` call: a view of pages, which copies none.
@@ -68,7 +69,7 @@ impl Segment {
     /// The records with their encoded form, if they have one.
     fn stretch(&self) -> Option<Stretch<'_>> {
         let encoded = self.encoded.as_deref()?;
-        Some(Stretch { records: &self.page.records()[self.range.clone()], encoded, from: self.range.start })
+        Some(Stretch { page: &self.page, encoded, from: self.range.start, to: self.range.end })
     }
 }
 
@@ -93,7 +94,7 @@ impl Chunk {
     /// A chunk made by hand, for tests of an exporter and for programs that have records but no engine. `encoding`
     /// is the exporter's own, if it has one.
     pub fn of_page(page: Page, encoding: Option<&dyn crate::Encoding>) -> Result<Self, crate::Error> {
-        let range = 0..page.records().len();
+        let range = 0..page.len();
         let page = Arc::new(page);
         let encoded = encoding.map(|encoding| page.encoded(encoding));
         let mut chunk = Chunk {
@@ -120,17 +121,30 @@ impl Chunk {
         self.len == 0
     }
 
-    /// The records, in order.
+    /// The records, in order. An exporter that sends the [body](Chunk::body) and can do without them should: records
+    /// that nobody asks for may not have to be kept.
     pub fn records(&self) -> impl Iterator<Item = &LogRecord> + Clone {
         self.segments.iter().flat_map(|segment| &segment.page.records()[segment.range.clone()])
     }
 
-    /// The records of one partition, each with the time at which its page was asked for.
-    pub(crate) fn records_of(&self, partition: &Partition) -> impl Iterator<Item = (&LogRecord, crate::Timestamp)> {
+    /// What the engine needs of each record.
+    pub(crate) fn heads(&self) -> impl Iterator<Item = Head<'_>> + Clone {
+        self.segments.iter().flat_map(|segment| segment.range.clone().map(|index| segment.page.head(index)))
+    }
+
+    /// The same of the records of one partition, each with the time at which its page was asked for.
+    pub(crate) fn heads_of(&self, partition: &Partition) -> impl Iterator<Item = (Head<'_>, crate::Timestamp)> {
         let segments = self.segments.iter().filter(move |segment| segment.page.partition() == partition);
         segments.flat_map(|segment| {
-            segment.page.records()[segment.range.clone()].iter().map(|record| (record, segment.page.read_at))
+            let read_at = segment.page.read_at;
+            segment.range.clone().map(move |index| (segment.page.head(index), read_at))
         })
+    }
+
+    /// The time of the last record.
+    pub(crate) fn last_timestamp(&self) -> Option<crate::Timestamp> {
+        let segment = self.segments.last()?;
+        segment.range.clone().next_back().map(|index| segment.page.head(index).timestamp)
     }
 
     /// The first record.
@@ -213,9 +227,9 @@ impl Chunk {
             }
             // The record before the first is where the lane would stand.
             (Some(first), _) => self
-                .records()
+                .heads()
                 .nth(first - 1)
-                .map(|record| Arc::new(Begins::Reading(Start::After(record.id.position().detached())))),
+                .map(|record| Arc::new(Begins::Reading(Start::After(record.position.detached())))),
         };
         let (lane, attempt) = (Arc::clone(&self.lane), self.attempt);
         Chunk { lane, segments, len: indexes.len(), begins, attempt, body: None }

@@ -3,10 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use crate::engine::budget::Held;
-use crate::{Compression, LogRecord};
+use crate::{Compression, LogRecord, Page};
 
 /// How one destination wants a record written: pure, without I/O.
 ///
@@ -87,7 +85,8 @@ pub struct Unencodable {
 /// The records of a page as an encoding writes them, one after another.
 #[derive(Debug)]
 pub(crate) struct EncodedPage {
-    bytes: Bytes,
+    key: String,
+    bytes: Vec<u8>,
     /// Where each record ends.
     ends: Vec<u32>,
     /// The records that have no form, with the reason, in order.
@@ -96,28 +95,56 @@ pub(crate) struct EncodedPage {
     pub(crate) held: Option<Held>,
 }
 
+/// Writes an [`EncodedPage`].
+#[derive(Debug)]
+pub(crate) struct Encoder<'e> {
+    encoding: &'e dyn Encoding,
+    page: EncodedPage,
+}
+
 /// From how many records the length of all is guessed.
 const SAMPLE: usize = 16;
 
-impl EncodedPage {
-    pub(crate) fn encode(encoding: &dyn Encoding, records: &[LogRecord]) -> Self {
-        let mut bytes = Vec::new();
-        let mut ends = Vec::with_capacity(records.len());
-        let mut unencodable = Vec::new();
+impl<'e> Encoder<'e> {
+    /// For records that are made of so many bytes, if that is known.
+    pub(crate) fn new(encoding: &'e dyn Encoding, made_of: Option<usize>) -> Self {
+        // A wrong guess costs a copy, nothing else.
+        let bytes = Vec::with_capacity(made_of.map_or(0, |bytes| bytes + bytes / 4));
+        let key = encoding.key().to_owned();
+        Encoder { encoding, page: EncodedPage { key, bytes, ends: Vec::new(), unencodable: Vec::new(), held: None } }
+    }
+
+    pub(crate) fn push(&mut self, record: &LogRecord) {
+        let EncodedPage { bytes, ends, unencodable, .. } = &mut self.page;
+        let begin = bytes.len();
+        if let Err(error) = self.encoding.record(record, bytes) {
+            bytes.truncate(begin);
+            unencodable.push((ends.len() as u32, error.reason));
+        }
+        ends.push(bytes.len() as u32);
+    }
+
+    pub(crate) fn push_all(&mut self, records: &[LogRecord]) {
+        self.page.ends.reserve(records.len());
         for (index, record) in records.iter().enumerate() {
-            let begin = bytes.len();
-            let result = encoding.record(record, &mut bytes);
-            if let Err(error) = result {
-                bytes.truncate(begin);
-                unencodable.push((index as u32, error.reason));
-            }
-            ends.push(bytes.len() as u32);
-            // The others are about as long as the first few; a wrong guess costs a copy, nothing else.
+            self.push(record);
+            // The others are about as long as the first few.
             if index + 1 == SAMPLE {
+                let bytes = &mut self.page.bytes;
                 bytes.reserve(bytes.len() / SAMPLE * (records.len() - SAMPLE) * 9 / 8);
             }
         }
-        EncodedPage { bytes: bytes.into(), ends, unencodable, held: None }
+    }
+
+    pub(crate) fn finish(self) -> EncodedPage {
+        self.page
+    }
+}
+
+impl EncodedPage {
+    /// The key of the encoding.
+    pub(crate) fn key(&self) -> &str {
+        &self.key
     }
 
     /// The bytes of one record.
@@ -140,7 +167,7 @@ impl EncodedPage {
 
     /// Bytes of memory held.
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes.len() + self.ends.len() * 4
+        self.bytes.capacity() + self.ends.capacity() * 4
     }
 
     /// The bytes of several records that follow one another.
@@ -159,10 +186,11 @@ impl EncodedPage {
 /// Some records of a page and their encoded form, as a body takes them.
 #[derive(Clone, Copy)]
 pub(crate) struct Stretch<'a> {
-    pub(crate) records: &'a [LogRecord],
+    pub(crate) page: &'a Page,
     pub(crate) encoded: &'a EncodedPage,
     /// Where in the page they stand.
     pub(crate) from: usize,
+    pub(crate) to: usize,
 }
 
 /// A body without its begin and end. `heads` holds what groups begin with.
@@ -182,9 +210,9 @@ pub(crate) fn parts<'a>(
     let groups = groups(stretches, grouping.as_ref());
     let mut head_ends = Vec::with_capacity(groups.len());
     for group in &groups {
-        let records: usize = group.iter().map(|stretch| stretch.records.len()).sum();
+        let records: usize = group.iter().map(Stretch::len).sum();
         let bytes: usize = group.iter().map(|stretch| stretch.bytes().len()).sum();
-        if let Some(first) = group.first().and_then(|stretch| stretch.records.first()) {
+        if let Some(first) = group.first().and_then(|stretch| stretch.records().first()) {
             grouping.begin(first, bytes + records.saturating_sub(1) * separator.len(), heads);
         }
         head_ends.push(heads.len());
@@ -213,7 +241,7 @@ fn groups<'a>(stretches: &[Stretch<'a>], grouping: &dyn Grouping) -> Vec<Vec<Str
     let mut last: Option<&LogRecord> = None;
     for stretch in stretches {
         let mut begin = 0;
-        for (index, record) in stretch.records.iter().enumerate() {
+        for (index, record) in stretch.records().iter().enumerate() {
             if last.is_none_or(|last| !grouping.is_shared(last, record)) {
                 if let Some(group) = groups.last_mut().filter(|_| begin < index) {
                     group.push(stretch.part(begin..index));
@@ -223,8 +251,8 @@ fn groups<'a>(stretches: &[Stretch<'a>], grouping: &dyn Grouping) -> Vec<Vec<Str
             }
             last = Some(record);
         }
-        if let Some(group) = groups.last_mut().filter(|_| begin < stretch.records.len()) {
-            group.push(stretch.part(begin..stretch.records.len()));
+        if let Some(group) = groups.last_mut().filter(|_| begin < stretch.len()) {
+            group.push(stretch.part(begin..stretch.len()));
         }
     }
     groups
@@ -236,7 +264,7 @@ fn append<'a>(stretch: &Stretch<'a>, separator: &'a [u8], is_first: bool, parts:
         parts.push(stretch.bytes());
         return;
     }
-    for index in 0..stretch.records.len() {
+    for index in 0..stretch.len() {
         if index > 0 || !is_first {
             parts.push(separator);
         }
@@ -245,11 +273,19 @@ fn append<'a>(stretch: &Stretch<'a>, separator: &'a [u8], is_first: bool, parts:
 }
 
 impl<'a> Stretch<'a> {
+    fn records(&self) -> &'a [LogRecord] {
+        &self.page.records()[self.from..self.to]
+    }
+
+    fn len(&self) -> usize {
+        self.to - self.from
+    }
+
     fn bytes(&self) -> &'a [u8] {
-        self.encoded.range(self.from..self.from + self.records.len())
+        self.encoded.range(self.from..self.to)
     }
 
     fn part(&self, range: std::ops::Range<usize>) -> Self {
-        Stretch { from: self.from + range.start, records: &self.records[range], encoded: self.encoded }
+        Stretch { from: self.from + range.start, to: self.from + range.end, ..*self }
     }
 }

@@ -55,7 +55,7 @@ pub use exporter::{Artifacts, Capabilities, Exporter, Idempotency, Limits};
 pub use lane::{Lane, LaneOptions, OnReject, RetryPolicy};
 pub use offsets::{LaneDelta, LaneOffset, Lease, OffsetKey, OffsetStore, Offsets, OffsetsDelta};
 pub use outcome::{Outcome, OutcomeBuilder, Rejection};
-pub use page::{Page, PageEnd, PageLimits};
+pub use page::{Page, PageEnd, PageLimits, RawRecords};
 pub use position::{Cursor, Partition, RecordId, Start};
 pub use progress::Progress;
 pub use query::{Condition, Filter, Query};

@@ -1,9 +1,9 @@
 //! What one read of a source gives.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use crate::encoding::{EncodedPage, Encoding};
+use crate::encoding::{EncodedPage, Encoder, Encoding};
 use crate::engine::budget::{Gauge, Held};
 use crate::{Cursor, LogRecord, Partition, Timestamp, Transform};
 
@@ -12,7 +12,7 @@ use crate::{Cursor, LogRecord, Partition, Timestamp, Transform};
 pub struct PageLimits {
     /// The most records.
     pub records_max: usize,
-    /// The most bytes of memory, by [`LogRecord::size`]; one record is always allowed.
+    /// The most bytes of memory, by [`LogRecord::size`], or by [`RawRecords::bytes`]; one record is always allowed.
     pub bytes_max: usize,
     /// Neither to give nor to pass records of this time or later. `None` for sources whose order of arrival is
     /// [`Total`](crate::ArrivalOrder::Total).
@@ -28,20 +28,109 @@ pub enum PageEnd {
     CaughtUp,
 }
 
+/// Records as they lie in what was read, for sources that can make them again: the lines of a file, a broker's messages.
+///
+/// Most records are wanted in their encoded form and in no other. So the engine has each made and encodes it while it is
+/// at hand, and keeps only what it was made of. In the rare case that somebody asks for the record itself, such as a
+/// dead letter, it is made once more.
+///
+/// # Contract
+/// 1. [`each`](RawRecords::each) MUST give the same records in the same order every time.
+/// 2. [`each`](RawRecords::each) MUST give only what the read was asked for.
+/// 3. [`each`](RawRecords::each) MUST NOT wait or do I/O.
+pub trait RawRecords: fmt::Debug + Send + Sync {
+    /// Makes the records and gives each to `take`, in order. The next one may be made in the same place, whatever
+    /// `take` has done to it.
+    fn each(&self, take: &mut dyn FnMut(&mut LogRecord));
+
+    /// Bytes of memory held.
+    fn bytes(&self) -> usize;
+}
+
 /// Records of one partition, in order, and where to read on.
 ///
 /// The engine holds a page behind an `Arc`; all lanes work on the same one.
 pub struct Page {
     partition: Partition,
-    records: Vec<LogRecord>,
+    records: Records,
     next: Option<Cursor>,
     end: PageEnd,
     bytes: usize,
     /// When the source was asked. What appeared in it since is not in the page.
     pub(crate) read_at: Timestamp,
-    encoded: Mutex<Vec<(String, Arc<EncodedPage>)>>,
+    encoded: Mutex<Vec<Arc<EncodedPage>>>,
     /// Counts this page against the byte budget, as long as anybody holds it.
     held: Option<Held>,
+}
+
+enum Records {
+    Made(Vec<LogRecord>),
+    Raw(Raw),
+}
+
+/// Records that are made when they are asked for.
+struct Raw {
+    raw: Box<dyn RawRecords>,
+    preparation: Preparation,
+    /// What the engine itself needs of each record, once it has gone through all of them.
+    heads: Option<Vec<(Cursor, Timestamp)>>,
+    made: OnceLock<(Vec<LogRecord>, Option<Held>)>,
+}
+
+impl Raw {
+    fn records(&self, held: Option<&Held>) -> &[LogRecord] {
+        let make = || {
+            let records = self.make(&self.preparation);
+            let bytes = records.iter().map(LogRecord::size).sum();
+            (records, held.map(|held| held.hold_more(bytes)))
+        };
+        &self.made.get_or_init(make).0
+    }
+
+    fn make(&self, preparation: &Preparation) -> Vec<LogRecord> {
+        let mut records = Vec::new();
+        self.raw.each(&mut |record| {
+            if preparation.apply(record) {
+                let next = LogRecord::new(record.id.clone(), record.timestamp);
+                records.push(std::mem::replace(record, next));
+            }
+        });
+        records
+    }
+}
+
+/// What becomes of records between the source and all lanes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Preparation {
+    pub(crate) transforms: Arc<[Arc<dyn Transform>]>,
+    /// Records of this time or later are left out.
+    pub(crate) before: Option<Timestamp>,
+}
+
+impl Preparation {
+    /// Whether it leaves records as they are.
+    fn is_idle(&self) -> bool {
+        self.transforms.is_empty() && self.before.is_none()
+    }
+
+    /// Changes a record, and says whether it is wanted.
+    fn apply(&self, record: &mut LogRecord) -> bool {
+        self.transforms.iter().for_each(|transform| transform.apply(record));
+        self.before.is_none_or(|before| record.timestamp < before)
+    }
+}
+
+/// What the engine itself needs of a record.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Head<'p> {
+    pub(crate) position: &'p Cursor,
+    pub(crate) timestamp: Timestamp,
+}
+
+impl<'p> Head<'p> {
+    pub(crate) fn of(record: &'p LogRecord) -> Self {
+        Head { position: record.id.position(), timestamp: record.timestamp }
+    }
 }
 
 impl Page {
@@ -55,6 +144,18 @@ impl Page {
     /// With `next` `None` it ends where it began.
     pub fn ending_at(partition: Partition, records: Vec<LogRecord>, next: Option<Cursor>, end: PageEnd) -> Self {
         let bytes = records.iter().map(LogRecord::size).sum();
+        Page::of(partition, Records::Made(records), bytes, next, end)
+    }
+
+    /// A page of records that are made when they are needed. It ends at `next`; with `None` where it began.
+    pub fn raw(partition: Partition, raw: impl RawRecords + 'static, next: Option<Cursor>, end: PageEnd) -> Self {
+        let bytes = raw.bytes();
+        let preparation = Preparation::default();
+        let raw = Raw { raw: Box::new(raw), preparation, heads: None, made: OnceLock::new() };
+        Page::of(partition, Records::Raw(raw), bytes, next, end)
+    }
+
+    fn of(partition: Partition, records: Records, bytes: usize, next: Option<Cursor>, end: PageEnd) -> Self {
         let read_at = Timestamp::default();
         Page { partition, records, next, end, bytes, read_at, encoded: Mutex::new(Vec::new()), held: None }
     }
@@ -64,9 +165,40 @@ impl Page {
         &self.partition
     }
 
-    /// The records.
+    /// The records. Those of a raw page are made now, if nobody has asked for them before.
     pub fn records(&self) -> &[LogRecord] {
-        &self.records
+        match &self.records {
+            Records::Made(records) => records,
+            Records::Raw(raw) => raw.records(self.held.as_ref()),
+        }
+    }
+
+    /// How many records there are.
+    pub fn len(&self) -> usize {
+        match &self.records {
+            Records::Raw(Raw { heads: Some(heads), .. }) => heads.len(),
+            _ => self.records().len(),
+        }
+    }
+
+    /// Whether there are no records.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What the engine needs of one record.
+    pub(crate) fn head(&self, index: usize) -> Head<'_> {
+        match &self.records {
+            Records::Raw(Raw { heads: Some(heads), .. }) => {
+                Head { position: &heads[index].0, timestamp: heads[index].1 }
+            }
+            _ => Head::of(&self.records()[index]),
+        }
+    }
+
+    /// The same of all records.
+    pub(crate) fn heads(&self) -> impl DoubleEndedIterator<Item = Head<'_>> + Clone {
+        (0..self.len()).map(|index| self.head(index))
     }
 
     /// Where to read on; `None` if nothing was passed.
@@ -79,42 +211,86 @@ impl Page {
         self.end
     }
 
-    /// Bytes of memory the records hold.
+    /// Bytes of memory held: of the records, or of what they are made of.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// The page with every record changed by these, one after another.
-    pub(crate) fn transformed(mut self, transforms: &[Arc<dyn Transform>]) -> Self {
-        for record in &mut self.records {
-            transforms.iter().for_each(|transform| transform.apply(record));
-        }
-        self.bytes = self.records.iter().map(LogRecord::size).sum();
-        self
+    /// Whether lanes can see the page as it is.
+    pub(crate) fn is_prepared(&self, preparation: &Preparation, encodings: &[Arc<dyn Encoding>]) -> bool {
+        matches!(self.records, Records::Made(_)) && preparation.is_idle() && encodings.is_empty()
     }
 
-    /// Leaves out the records that are not wanted after all.
-    pub(crate) fn keep(&mut self, is_wanted: impl Fn(&LogRecord) -> bool) {
-        self.records.retain(is_wanted);
-        self.bytes = self.records.iter().map(LogRecord::size).sum();
+    /// The page as lanes see it, with its records written by these encodings. `keeps_records` is for lanes that want
+    /// the records themselves.
+    pub(crate) fn prepared(
+        mut self,
+        preparation: &Preparation,
+        encodings: &[Arc<dyn Encoding>],
+        keeps_records: bool,
+    ) -> Self {
+        let size = if let Records::Raw(_) = &self.records { Some(self.bytes) } else { None };
+        let mut encoders: Vec<Encoder<'_>> =
+            encodings.iter().map(|encoding| Encoder::new(encoding.as_ref(), size)).collect();
+        match &mut self.records {
+            Records::Raw(raw) if keeps_records => {
+                let records = raw.make(preparation);
+                self.bytes = records.iter().map(LogRecord::size).sum();
+                self.records = Records::Made(records);
+            }
+            Records::Raw(raw) => {
+                let mut heads = Vec::new();
+                raw.raw.each(&mut |record| {
+                    if preparation.apply(record) {
+                        heads.push((record.id.position().clone(), record.timestamp));
+                        encoders.iter_mut().for_each(|encoder| encoder.push(record));
+                    }
+                });
+                self.bytes += heads.len() * size_of::<(Cursor, Timestamp)>();
+                (raw.heads, raw.preparation) = (Some(heads), preparation.clone());
+            }
+            Records::Made(_) if preparation.is_idle() => {}
+            Records::Made(records) => {
+                records.retain_mut(|record| preparation.apply(record));
+                self.bytes = records.iter().map(LogRecord::size).sum();
+            }
+        }
+        if let Records::Made(records) = &self.records {
+            encoders.iter_mut().for_each(|encoder| encoder.push_all(records));
+        }
+        let encoded = encoders.into_iter().map(|encoder| Arc::new(encoder.finish())).collect();
+        self.encoded = Mutex::new(encoded);
+        self
     }
 
     /// Counts the page by `gauge` from now on.
     pub(crate) fn charge(&mut self, gauge: &Arc<Gauge>) {
         self.held = Some(gauge.hold(self.bytes));
+        let encoded = self.encoded.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for page in encoded.iter_mut().filter_map(Arc::get_mut) {
+            page.held = Some(gauge.hold(page.bytes()));
+        }
+    }
+
+    /// The records as written by the encoding of this key, if that was done.
+    pub(crate) fn find_encoded(&self, key: &str) -> Option<Arc<EncodedPage>> {
+        let encoded = self.encoded.lock().unwrap_or_else(PoisonError::into_inner);
+        encoded.iter().find(|page| page.key() == key).map(Arc::clone)
     }
 
     /// The records as written by `encoding`. Done once for all lanes with the same encoding key.
     pub(crate) fn encoded(&self, encoding: &dyn Encoding) -> Arc<EncodedPage> {
         // Held while encoding, so that a second lane waits for the first one's work instead of repeating it.
         let mut encoded = self.encoded.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, page)) = encoded.iter().find(|(key, _)| key == encoding.key()) {
+        if let Some(page) = encoded.iter().find(|page| page.key() == encoding.key()) {
             return Arc::clone(page);
         }
-        let mut page = EncodedPage::encode(encoding, &self.records);
+        let mut encoder = Encoder::new(encoding, None);
+        encoder.push_all(self.records());
+        let mut page = encoder.finish();
         page.held = self.held.as_ref().map(|held| held.hold_more(page.bytes()));
         let page = Arc::new(page);
-        encoded.push((encoding.key().to_owned(), Arc::clone(&page)));
+        encoded.push(Arc::clone(&page));
         page
     }
 }
@@ -123,9 +299,9 @@ impl fmt::Debug for Page {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Page")
             .field("partition", &self.partition)
-            .field("records", &self.records.len())
             .field("next", &self.next)
             .field("end", &self.end)
+            .field("bytes", &self.bytes)
             .finish_non_exhaustive()
     }
 }

@@ -89,6 +89,9 @@ impl Timestamp {
 
     /// Reads an RFC 3339 text with any offset, or the same without an offset, taken as UTC, with `T` or a space.
     pub fn parse(text: &str) -> Option<Self> {
+        if let Some(time) = parse_usual(text.as_bytes()) {
+            return Some(time);
+        }
         if let Ok(time) = DateTime::parse_from_rfc3339(text) {
             return Some(time.to_utc().into());
         }
@@ -97,6 +100,60 @@ impl Timestamp {
             .find_map(|format| chrono::NaiveDateTime::parse_from_str(text, format).ok())
             .map(|time| time.and_utc().into())
     }
+}
+
+/// Reads the form that most logs have, `2026-11-20T08:30:00.123Z`, with up to nine digits of a second; `None` for any
+/// other, and for what is no time.
+fn parse_usual(text: &[u8]) -> Option<Timestamp> {
+    let (clock, rest) = text.split_at_checked(19)?;
+    let number = |digits: &[u8]| {
+        digits.iter().try_fold(0_u32, |sum, digit| match digit {
+            b'0'..=b'9' => Some(sum * 10 + u32::from(digit - b'0')),
+            _ => None,
+        })
+    };
+    let separators = [clock[4], clock[7], clock[10], clock[13], clock[16]];
+    if separators != *b"--T::" {
+        return None;
+    }
+    let (year, month, day) = (number(&clock[..4])?, number(&clock[5..7])?, number(&clock[8..10])?);
+    let (hour, minute, second) = (number(&clock[11..13])?, number(&clock[14..16])?, number(&clock[17..])?);
+    let nanos = match rest {
+        b"Z" => 0,
+        [b'.', digits @ .., b'Z'] if (1..=9).contains(&digits.len()) => {
+            number(digits)? * 10_u32.pow(9 - digits.len() as u32)
+        }
+        _ => return None,
+    };
+    // A leap second is left to whoever knows them all.
+    if hour > 23 || minute > 59 || second > 59 {
+        return None;
+    }
+    let days = days_of(year, month, day)?;
+    let seconds = days * 86_400 + i64::from(hour * 3_600 + minute * 60 + second);
+    seconds.checked_mul(1_000_000_000)?.checked_add(i64::from(nanos)).map(Timestamp)
+}
+
+/// The days from 1970-01-01 to a date, if there is such a date. Days-from-civil after Howard Hinnant,
+/// <https://howardhinnant.github.io/date_algorithms.html#days_from_civil>.
+fn days_of(year: u32, month: u32, day: u32) -> Option<i64> {
+    let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let last = match month {
+        1 | 3 | 5 | 7 | 8 | 10 | 12 => 31,
+        4 | 6 | 9 | 11 => 30,
+        2 if is_leap => 29,
+        2 => 28,
+        _ => return None,
+    };
+    if !(1..=last).contains(&day) {
+        return None;
+    }
+    let shifted_year = i64::from(year) - i64::from(month <= 2);
+    let era = shifted_year.div_euclid(400);
+    let year_of_era = shifted_year.rem_euclid(400);
+    let shifted_month = i64::from((month + 9) % 12);
+    let day_of_year = (153 * shifted_month + 2) / 5 + i64::from(day) - 1;
+    Some(era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468)
 }
 
 /// Year, month and day of a day counted from 1970-01-01. The range of [`Timestamp`] keeps the year within four digits.
@@ -211,6 +268,20 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn the_usual_form_is_read_as_chrono_reads_it(
+            year in 1_680..2_260, month in 0..14, day in 0..33, hour in 0..26, minute in 0..62, second in 0..60,
+            digits in "[.]?[0-9]{0,10}",
+        ) {
+            let text = format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{digits}Z");
+            let expected = DateTime::parse_from_rfc3339(&text).ok().map(|time| Timestamp::from(time.to_utc()));
+            if let Some(time) = parse_usual(text.as_bytes()) {
+                prop_assert_eq!(Some(time), expected, "{}", text);
+            } else if digits.is_empty() || (digits.starts_with('.') && (2..=10).contains(&digits.len())) {
+                prop_assert_eq!(expected, None, "{}", text);
+            }
+        }
+
         #[test]
         fn text_agrees_with_chrono_and_reads_back(nanos: i64) {
             let time = Timestamp::from_nanos(nanos);

@@ -71,13 +71,13 @@ pub(crate) fn document(record: &LogRecord, id: &str, out: &mut Vec<u8>) -> Resul
         Some(plan) => {
             let mut taken: Taken<'_> = [None; FIELDS.len()];
             let attributes = || plan.members.iter().zip(attributes(record));
-            for (member, (_, value)) in attributes().filter(|(_, (_, value))| *value != Value::Null) {
+            for (member, (_, value)) in attributes().filter(|(_, (_, value))| !matches!(value, Value::Null)) {
                 if let Member::Field(field) = member {
                     taken[*field] = Some(value);
                 }
             }
             write(record, id, &taken, out, |labels| {
-                for (member, (_, value)) in attributes().filter(|(_, (_, value))| *value != Value::Null) {
+                for (member, (_, value)) in attributes().filter(|(_, (_, value))| !matches!(value, Value::Null)) {
                     if let Member::Label(key) = member {
                         labels.member(key, value);
                     }
@@ -102,7 +102,7 @@ fn attributes(record: &LogRecord) -> impl Iterator<Item = &(Text, Value)> {
 fn sorted(record: &LogRecord) -> (Taken<'_>, Vec<&(Text, Value)>) {
     let mut taken: Taken<'_> = [None; FIELDS.len()];
     let mut labels = Labels { list: Vec::with_capacity(record.attributes.len()), known: HashSet::new() };
-    for attribute in attributes(record).filter(|(_, value)| *value != Value::Null) {
+    for attribute in attributes(record).filter(|(_, value)| !matches!(value, Value::Null)) {
         let (name, value) = attribute;
         match field_of(name).filter(|field| !FIELDS[*field].is_number || matches!(value, Value::Int(_))) {
             Some(field) => drop(taken[field].get_or_insert(value)),
@@ -407,11 +407,6 @@ impl<'a> Object<'a> {
     }
 }
 
-thread_local! {
-    /// Where values are written that become the text of a label.
-    static TEXT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
 fn value_as_text(out: &mut Vec<u8>, value: &Value, is_number: bool) -> Result<(), Unencodable> {
     match value {
         Value::String(text) => string(out, text),
@@ -421,15 +416,7 @@ fn value_as_text(out: &mut Vec<u8>, value: &Value, is_number: bool) -> Result<()
         Value::Double(number) => string(out, &number.to_string()),
         // What has no text of its own is written as the text of its JSON; bytes are base64 there.
         Value::Bytes(_) => json::value(out, value, 0)?,
-        Value::Null | Value::Array(_) | Value::Map(_) => {
-            return TEXT.with_borrow_mut(|text| {
-                text.clear();
-                json::value(text, value, 0)?;
-                // It is made of texts.
-                string(out, std::str::from_utf8(text).unwrap_or_default());
-                Ok(())
-            });
-        }
+        Value::Null | Value::Array(_) | Value::Map(_) => json::value_as_string(out, value)?,
     }
     Ok(())
 }

@@ -6,7 +6,8 @@ use super::budget::Held;
 use super::late::{Covered, Watch};
 use crate::chunk::{Begins, Segment};
 use crate::encoding::EncodedPage;
-use crate::{Chunk, Grouping, Limits, LogRecord, OnReject, Page, Query, Rejection, Start, Timestamp};
+use crate::page::Head;
+use crate::{Chunk, Grouping, Limits, OnReject, Page, Query, Rejection, Start, Timestamp};
 
 /// What a lane makes of a page.
 #[derive(Debug)]
@@ -152,18 +153,17 @@ impl Chunker {
     /// Takes a page, in the order of its partition. `watch` knows what of it has been taken before.
     pub(crate) fn push(&mut self, input: &Input, watch: Option<&Watch>, now: Timestamp) -> Pushed {
         let mut pushed = Pushed::default();
-        let records = input.page.records();
         let wants_all = self.filter == Query::all();
         // The record up to which the partition is covered, if it is one of this page.
-        let mut covered: Option<&LogRecord> = None;
+        let mut covered: Option<Head<'_>> = None;
         let mut cut_late = 0;
-        for (index, record) in records.iter().enumerate().skip(input.from) {
-            let again = watch.filter(|watch| watch.is_again(record.id.position()));
-            if again.is_some_and(|watch| watch.is_seen(record.id.position())) {
+        for (index, record) in input.page.heads().enumerate().skip(input.from) {
+            let again = watch.filter(|watch| watch.is_again(record.position));
+            if again.is_some_and(|watch| watch.is_seen(record.position)) {
                 pushed.known += 1;
                 continue;
             }
-            let wanted = wants_all || self.filter.matches(record);
+            let wanted = wants_all || self.filter.matches(&input.page.records()[index]);
             let group_len = if wanted { self.group_len(input, index) } else { 0 };
             let refused = if wanted { self.refuses(input, index, group_len, now) } else { None };
             match refused {
@@ -176,7 +176,7 @@ impl Chunker {
                     }
                 }
                 refused => {
-                    let bytes = self.bytes_of(input, index, record);
+                    let bytes = self.bytes_of(input, index);
                     let taken = Taken { index, bytes, group_len, again, cut_late, refused };
                     if self.is_full(input, &taken) {
                         if let Some(covered) = covered {
@@ -184,7 +184,7 @@ impl Chunker {
                         }
                         let cut = self.cut();
                         let late = cut.as_ref().filter(|cut| cut.late);
-                        cut_late += late.map_or(0, |cut| cut.chunk.records_of(input.page.partition()).count());
+                        cut_late += late.map_or(0, |cut| cut.chunk.heads_of(input.page.partition()).count());
                         pushed.cuts.extend(cut);
                     }
                     self.take(input, Taken { cut_late, ..taken });
@@ -203,7 +203,7 @@ impl Chunker {
             (false, Some(next)) => Some(Covered {
                 position: next.detached(),
                 // What lies behind the last record was not given, so its time is not known.
-                time: covered.filter(|last| last.id.position() == next).map_or(input.page.read_at, |r| r.timestamp),
+                time: covered.filter(|last| last.position == next).map_or(input.page.read_at, |r| r.timestamp),
                 read_at: input.page.read_at,
             }),
             _ => covered.map(|record| at(record, &input.page)),
@@ -239,12 +239,12 @@ impl Chunker {
 
     /// Why the destination's limits refuse a record, if they do.
     fn refuses(&self, input: &Input, index: usize, group_len: usize, now: Timestamp) -> Option<Rejection> {
-        let record = &input.page.records()[index];
+        let record = input.page.head(index);
         let refused = |code: &str, reason: String| Some(Rejection::new(code, reason));
         if let Some(reason) = input.encoded.as_ref().and_then(|encoded| encoded.unencodable(index)) {
             return refused("unencodable", reason.to_owned());
         }
-        let bytes = self.bytes_of(input, index, record);
+        let bytes = self.bytes_of(input, index);
         let fits_alone = self.limits.chunk_bytes_max.map(|max| max.saturating_sub(self.frame_len + group_len));
         let max = [self.limits.record_bytes_max, fits_alone].into_iter().flatten().min();
         if let Some(max) = max.filter(|max| bytes > *max) {
@@ -264,11 +264,11 @@ impl Chunker {
     /// The most that a group for a record adds to a body. Measured once for neighbours that share it.
     fn group_len(&mut self, input: &Input, index: usize) -> usize {
         let Some(grouping) = &self.grouping else { return 0 };
-        let record = &input.page.records()[index];
         // What has no form is refused, and its group may have none either.
         if input.encoded.as_ref().is_some_and(|encoded| encoded.unencodable(index).is_some()) {
             return 0;
         }
+        let record = &input.page.records()[index];
         if let Some((page, at, len)) = &self.measured
             && grouping.is_shared(&page.records()[*at], record)
         {
@@ -287,10 +287,10 @@ impl Chunker {
         grouping.is_shared(&last.page.records()[last.range.end - 1], &input.page.records()[index])
     }
 
-    fn bytes_of(&self, input: &Input, index: usize, record: &LogRecord) -> usize {
+    fn bytes_of(&self, input: &Input, index: usize) -> usize {
         match &input.encoded {
             Some(encoded) => encoded.len(index),
-            None => record.size(),
+            None => input.page.records()[index].size(),
         }
     }
 
@@ -304,7 +304,7 @@ impl Chunker {
         if open.late != taken.again.is_some() || open.refused.is_empty() != taken.refused.is_none() {
             return true;
         }
-        let time = input.page.records()[taken.index].timestamp;
+        let time = input.page.head(taken.index).timestamp;
         let group_len = if self.is_shared(input, taken.index) { 0 } else { taken.group_len };
         let bytes = self.frame_len + open.bytes + self.separator_len + group_len + taken.bytes;
         let first = open.first.map_or(time, |first| first.min(time));
@@ -319,7 +319,7 @@ impl Chunker {
         let is_shared = self.is_shared(input, taken.index);
         let open = &mut self.open;
         let Taken { index, bytes, group_len, again, cut_late, refused } = taken;
-        let record = &input.page.records()[index];
+        let record = input.page.head(index);
         let time = record.timestamp;
         match open.segments.last_mut() {
             Some(last) if Arc::ptr_eq(&last.page, &input.page) && last.range.end == index => last.range.end = index + 1,
@@ -366,15 +366,15 @@ impl Chunker {
 }
 
 /// Covered up to and including a record.
-fn at(record: &LogRecord, page: &Page) -> Covered {
-    Covered { position: record.id.position().detached(), time: record.timestamp, read_at: page.read_at }
+fn at(record: Head<'_>, page: &Page) -> Covered {
+    Covered { position: record.position.detached(), time: record.timestamp, read_at: page.read_at }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::engine::budget::Gauge;
-    use crate::{Cursor, Encoding, Filter, PageEnd, Partition, RecordId, Unencodable};
+    use crate::{Cursor, Encoding, Filter, LogRecord, PageEnd, Partition, RecordId, Unencodable};
     use std::time::Duration;
 
     /// Writes the body's text; a record whose text is `unencodable` has no form.

@@ -11,6 +11,7 @@ use super::committer::{Changes, Committer};
 use super::ledger::{Change, Note};
 use super::signal::Signal;
 use super::{News, Team};
+use crate::page::Preparation;
 use crate::shipper::LogShipper;
 use crate::{
     Cursor, Deletion, Error, LogRecord, Offsets, Page, PageEnd, PageLimits, Partition, Query, RecordId, SeenIds,
@@ -166,7 +167,8 @@ impl Deleter {
     fn shipped(&self, page: Page, stretch: &Stretch, deletion: &mut Deletion) -> Vec<RecordId> {
         // Lanes choose among records as they see them.
         let by_content = self.lanes.iter().any(|(_, filter)| *filter != Query::all());
-        let page = if by_content { page.transformed(&self.transforms) } else { page };
+        let transforms = if by_content { Arc::clone(&self.transforms) } else { Arc::default() };
+        let page = page.prepared(&Preparation { transforms, before: None }, &[], true);
         let passed = page.records().iter().take_while(|record| *record.id.position() <= stretch.to);
         let is_shipped = |record: &&LogRecord| {
             let id = SeenIds::id_of(record.id.position());

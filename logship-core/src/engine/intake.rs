@@ -196,7 +196,7 @@ impl<'a> Intake<'a> {
 
     /// Books what the chunker did with a page.
     fn pushed(&mut self, input: &Input, pushed: Pushed) -> Result<(), Error> {
-        let records = input.page.records().len() - input.from - pushed.known;
+        let records = input.page.len() - input.from - pushed.known;
         let mut stop_error = None;
         let watch = &mut self.partitions[input.partition].watch;
         {
@@ -209,7 +209,7 @@ impl<'a> Intake<'a> {
                 let record = &input.page.records()[*index];
                 report.reject(&record.id, rejection);
                 if let Some(watch) = watch {
-                    watch.passes_over(record, input.page.read_at);
+                    watch.passes_over(input.page.head(*index), input.page.read_at);
                 }
                 if pushed.stopped {
                     stop_error = Some(rejected(&record.id.to_string(), rejection));
@@ -322,7 +322,7 @@ impl<'a> Intake<'a> {
             {
                 watch.was_deleted(&deleted);
             }
-            let records = chunk.records_of(partition);
+            let records = chunk.heads_of(partition);
             let note = watch.as_mut().and_then(|watch| match late {
                 true => watch.ships_late(records.map(|(record, _)| record)),
                 false => watch.ships(records, position(&span.begins), &span.end),
@@ -363,13 +363,16 @@ async fn fetch(lane: &LaneContext, number: usize, partition: Partition, start: S
         tokio::time::sleep(delay).await;
     };
     let encoded = match lane.courier.encoding.clone() {
-        Some(encoding) if !taken.page.records().is_empty() => {
-            let page = Arc::clone(&taken.page);
-            match lane.courier.cpu.run(move || page.encoded(encoding.as_ref())).await {
-                Ok(encoded) => Some(encoded),
-                Err(error) => return (number, Err(error)),
+        Some(encoding) if !taken.page.is_empty() => match taken.page.find_encoded(encoding.key()) {
+            Some(encoded) => Some(encoded),
+            None => {
+                let page = Arc::clone(&taken.page);
+                match lane.courier.cpu.run(move || page.encoded(encoding.as_ref())).await {
+                    Ok(encoded) => Some(encoded),
+                    Err(error) => return (number, Err(error)),
+                }
             }
-        }
+        },
         _ => None,
     };
     (number, Ok((taken, encoded)))

@@ -7,7 +7,8 @@ use tokio::time::Instant;
 
 use super::ledger::Note;
 use crate::chunk::Begins;
-use crate::{Cursor, LogRecord, Page, Seen, SeenIds, Timestamp, Window};
+use crate::page::Head;
+use crate::{Cursor, Page, Seen, SeenIds, Timestamp, Window};
 
 /// What a lane remembers of the records it has shipped.
 #[derive(Clone, Copy, Debug, Default)]
@@ -122,9 +123,9 @@ impl Watch {
     }
 
     /// A record is not shipped, by rule.
-    pub(crate) fn passes_over(&mut self, record: &LogRecord, read_at: Timestamp) {
+    pub(crate) fn passes_over(&mut self, record: Head<'_>, read_at: Timestamp) {
         if self.remembers.until_deleted || self.window.is_some() || self.is_open(record.timestamp, read_at) {
-            let id = SeenIds::id_of(record.id.position());
+            let id = SeenIds::id_of(record.position);
             self.passed_over.push(id);
             self.seen.insert(id);
         }
@@ -135,7 +136,7 @@ impl Watch {
     /// appear between them.
     pub(crate) fn ships<'r>(
         &mut self,
-        records: impl Iterator<Item = (&'r LogRecord, Timestamp)>,
+        records: impl Iterator<Item = (Head<'r>, Timestamp)>,
         begins: Option<Cursor>,
         end: &Covered,
     ) -> Option<Note> {
@@ -146,10 +147,10 @@ impl Watch {
         for (record, read_at) in records {
             open |= self.is_open(record.timestamp, read_at);
             if open || keep {
-                ids.push(SeenIds::id_of(record.id.position()));
+                ids.push(SeenIds::id_of(record.position));
             }
             if !open {
-                after = Some(record.id.position().detached());
+                after = Some(record.position.detached());
             }
         }
         open |= self.is_open(end.time, end.read_at);
@@ -164,7 +165,7 @@ impl Watch {
     }
 
     /// What to note of late records that are shipped.
-    pub(crate) fn ships_late<'r>(&mut self, records: impl Iterator<Item = &'r LogRecord>) -> Option<Note> {
+    pub(crate) fn ships_late<'r>(&mut self, records: impl Iterator<Item = Head<'r>>) -> Option<Note> {
         late(records).map(|note| self.note(note))
     }
 
@@ -201,11 +202,11 @@ pub(crate) struct Covered {
 }
 
 /// What to note of late records that were shipped.
-pub(crate) fn late<'r>(records: impl Iterator<Item = &'r LogRecord>) -> Option<Note> {
+pub(crate) fn late<'r>(records: impl Iterator<Item = Head<'r>>) -> Option<Note> {
     let (mut to, mut time, mut ids): (Option<Cursor>, _, _) =
         (None, Timestamp::from_nanos(i64::MIN), SeenIds::default());
     for record in records {
-        let position = record.id.position();
+        let position = record.position;
         ids.push(SeenIds::id_of(position));
         time = time.max(record.timestamp);
         if to.as_ref().is_none_or(|to| to < position) {

@@ -36,7 +36,7 @@ use self::lane::{LaneContext, until};
 use self::late::Remembers;
 use self::meter::Meter;
 pub use self::offload::CpuWork;
-use self::reader::{Reader, ReaderOptions};
+use self::reader::{Form, Reader, ReaderOptions};
 use self::signal::Signal;
 use crate::shipper::LogShipper;
 use crate::{
@@ -164,6 +164,7 @@ impl Run<'_> {
             retained_max: shares.retained,
             settle: shipper.settle,
             until: shipper.until,
+            forms: shipper.lanes.iter().map(form).collect(),
             transforms: Arc::clone(&shipper.transforms),
             cpu: shipper.cpu,
             clock: Arc::clone(&shipper.clock),
@@ -356,6 +357,13 @@ async fn finish_exporter(courier: &Courier) -> Vec<String> {
 }
 
 /// What the deliveries of a lane need.
+/// In what form a lane wants its records. A filter of its own looks at them, and so does what is said once for several.
+fn form(lane: &Lane) -> Form {
+    let encoding = lane.exporter.encoding();
+    let groups = encoding.as_ref().is_some_and(|encoding| encoding.grouping().is_some());
+    Form { encoding, looks: groups || lane.options.filter != crate::Query::all() }
+}
+
 fn courier(shipper: &LogShipper, lane: &Lane, number: usize, gauge: &Arc<Gauge>, stop: &CancellationToken) -> Courier {
     let mut options = lane.options.clone();
     let idempotency = lane.exporter.capabilities().idempotency;

@@ -13,6 +13,7 @@ use super::intake::Step;
 use super::lane::LaneContext;
 use super::late;
 use super::ledger::{Change, Ledger};
+use crate::page::Head;
 use crate::progress::Progress;
 use crate::{Chunk, Cursor, Error, Idempotency, Partition, Rejection};
 
@@ -218,7 +219,7 @@ impl<'a> Outbox<'a> {
                     let records = match open.late {
                         true => {
                             let finished = finished(&chunk, &standing, partition);
-                            let note = late::late(finished.clone());
+                            let note = late::late(finished.clone().map(Head::of));
                             ledger.broken(number, |_| note.map(|note| Change { cursor: None, notes: vec![note] }));
                             finished.count()
                         }
@@ -246,10 +247,10 @@ impl<'a> Outbox<'a> {
         let mut report = self.lane.courier.lock();
         if late {
             report.late += chunk.len() as u64;
-            let latest = chunk.records().map(|record| now.since(record.timestamp)).max();
+            let latest = chunk.heads().map(|record| now.since(record.timestamp)).max();
             report.lateness_max = report.lateness_max.max(latest);
-        } else if let Some(last) = chunk.last() {
-            report.last_timestamp = Some(last.timestamp);
+        } else if let Some(last) = chunk.last_timestamp() {
+            report.last_timestamp = Some(last);
         }
     }
 

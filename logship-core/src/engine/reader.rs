@@ -1,6 +1,6 @@
 //! Reads pages, once for all lanes that are near each other.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,9 +11,10 @@ use futures::future::{BoxFuture, Shared, WeakShared};
 
 use super::budget::Gauge;
 use super::offload::CpuWork;
+use crate::page::{Head, Preparation};
 use crate::{
-    ArrivalOrder, Clock, Cursor, Error, ErrorKind, Page, PageEnd, PageLimits, Partition, Query, Source, Start,
-    Timestamp, Transform,
+    ArrivalOrder, Clock, Cursor, Encoding, Error, ErrorKind, Page, PageEnd, PageLimits, Partition, Query, Source,
+    Start, Timestamp, Transform,
 };
 
 /// A page, and the first of its records that the asking lane has not had.
@@ -41,10 +42,21 @@ pub(crate) struct ReaderOptions {
     pub(crate) settle: Duration,
     /// Records of this time or later are not shipped.
     pub(crate) until: Option<Timestamp>,
+    /// In what form each lane wants records, by its number.
+    pub(crate) forms: Vec<Form>,
     /// What every record goes through before a lane sees it.
     pub(crate) transforms: Arc<[Arc<dyn Transform>]>,
     pub(crate) cpu: CpuWork,
     pub(crate) clock: Arc<dyn Clock>,
+}
+
+/// In what form a lane wants records.
+#[derive(Clone, Debug)]
+pub(crate) struct Form {
+    /// Written like this; `None` for the records themselves.
+    pub(crate) encoding: Option<Arc<dyn Encoding>>,
+    /// Whether it looks at the records all the same.
+    pub(crate) looks: bool,
 }
 
 struct Inner {
@@ -70,6 +82,8 @@ struct Window {
     reading: Vec<(Start, WeakRead)>,
     /// How far each lane has come.
     positions: BTreeMap<usize, Cursor>,
+    /// Lanes that want nothing more.
+    left: BTreeSet<usize>,
     /// What the source said of the time before which nothing appears, until there is a page that is not the last:
     /// that time only moves on.
     horizon: Option<Option<Timestamp>>,
@@ -103,7 +117,7 @@ impl Reader {
                 self.shared.passed(window, lane, &taken.page);
                 return Ok(taken);
             }
-            self.shared.read(window, partition, start)
+            self.shared.read(window, lane, partition, start)
         };
         let page = read.await.map_err(|error| error.duplicate())?;
         let mut windows = self.shared.lock();
@@ -118,6 +132,7 @@ impl Reader {
         let mut windows = self.shared.lock();
         for window in windows.values_mut() {
             window.positions.remove(&lane);
+            window.left.insert(lane);
             self.shared.trim(window);
         }
     }
@@ -137,18 +152,49 @@ impl Inner {
     }
 
     /// Joins the read that is under way behind `start`, or begins one.
-    fn read(self: &Arc<Self>, window: &mut Window, partition: &Partition, start: &Start) -> Read {
+    fn read(self: &Arc<Self>, window: &mut Window, lane: usize, partition: &Partition, start: &Start) -> Read {
         window.reading.retain(|(_, read)| read.upgrade().is_some_and(|read| read.peek().is_none()));
         if let Some(read) = window.reading.iter().find(|(at, _)| at == start).and_then(|(_, read)| read.upgrade()) {
             return read;
         }
         let (inner, partition, from) = (Arc::clone(self), partition.clone(), start.clone());
-        let read = async move { inner.read_page(partition, from).await.map_err(Arc::new) }.boxed().shared();
+        let lanes = self.not_ahead(window, lane, start);
+        let read = async move { inner.read_page(partition, from, lanes).await.map_err(Arc::new) }.boxed().shared();
         window.reading.extend(read.downgrade().map(|weak| (start.clone(), weak)));
         read
     }
 
-    async fn read_page(&self, partition: Partition, start: Start) -> Result<Arc<Page>, Error> {
+    /// The lanes that will want what is behind `start`: the one that asks, and whichever is not known to have passed it.
+    fn not_ahead(&self, window: &Window, lane: usize, start: &Start) -> Vec<usize> {
+        let is_behind = |other: &usize| match (window.positions.get(other), start) {
+            _ if *other == lane => true,
+            (Some(position), Start::After(start)) => position <= start,
+            (Some(_), _) => false,
+            (None, _) => !window.left.contains(other),
+        };
+        (0..self.options.forms.len()).filter(is_behind).collect()
+    }
+
+    /// Transforms and encodes a page, in one go while its records are at hand.
+    async fn prepare(&self, page: Page, lanes: &[usize]) -> Result<Page, Error> {
+        let transforms = Arc::clone(&self.options.transforms);
+        let before = self.options.until.filter(|_| self.source.arrival_order() == ArrivalOrder::Total);
+        let preparation = Preparation { transforms, before };
+        let forms = lanes.iter().map(|lane| &self.options.forms[*lane]);
+        let looks = forms.clone().any(|form| form.looks || form.encoding.is_none());
+        let mut encodings: Vec<Arc<dyn Encoding>> = Vec::new();
+        for encoding in forms.filter_map(|form| form.encoding.as_ref()) {
+            if encodings.iter().all(|known| known.key() != encoding.key()) {
+                encodings.push(Arc::clone(encoding));
+            }
+        }
+        if page.is_prepared(&preparation, &encodings) {
+            return Ok(page);
+        }
+        self.options.cpu.run(move || page.prepared(&preparation, &encodings, looks)).await
+    }
+
+    async fn read_page(&self, partition: Partition, start: Start, lanes: Vec<usize>) -> Result<Arc<Page>, Error> {
         let read_at = self.options.clock.now();
         let until = match self.source.arrival_order() {
             ArrivalOrder::Total => None,
@@ -156,17 +202,11 @@ impl Inner {
         };
         let limits = PageLimits { until, ..self.options.limits };
         let mut page = self.source.read(&partition, &start, &self.options.query, limits).await?;
-        if !self.options.transforms.is_empty() && !page.records().is_empty() {
-            let transforms = Arc::clone(&self.options.transforms);
-            page = self.options.cpu.run(move || page.transformed(&transforms)).await?;
-        }
+        page = self.prepare(page, &lanes).await?;
         self.verify(&page, &start, until)?;
-        if let (ArrivalOrder::Total, Some(until)) = (self.source.arrival_order(), self.options.until) {
-            page.keep(|record| record.timestamp < until);
-        }
         page.read_at = read_at;
         self.reads.fetch_add(1, Ordering::Relaxed);
-        self.records.fetch_add(page.records().len() as u64, Ordering::Relaxed);
+        self.records.fetch_add(page.len() as u64, Ordering::Relaxed);
         page.charge(&self.gauge);
         let page = Arc::new(page);
         let mut windows = self.lock();
@@ -174,7 +214,7 @@ impl Inner {
         if page.end() == PageEnd::CaughtUp {
             window.horizon = None;
         }
-        if !page.records().is_empty() && self.is_wanted(window, &page) {
+        if !page.is_empty() && self.is_wanted(window, &page) {
             self.retained.fetch_add(page.bytes(), Ordering::Relaxed);
             window.pages.push_back((start, Arc::clone(&page)));
             self.trim(window);
@@ -244,17 +284,16 @@ impl Inner {
             Start::After(cursor) => Some(cursor),
             Start::Earliest | Start::At(_) => None,
         };
-        for record in page.records() {
-            let position = record.id.position();
+        for Head { position, .. } in page.heads() {
             if last.is_some_and(|last| position <= last) {
                 return broken("records are not in the order of their positions (contract line 1)");
             }
             last = Some(position);
         }
-        if until.is_some_and(|until| page.records().iter().any(|record| record.timestamp >= until)) {
+        if until.is_some_and(|until| page.heads().any(|record| record.timestamp >= until)) {
             return broken("a page gives records that are to wait (contract line 5)");
         }
-        if page.next() < last && !(page.records().is_empty() && page.next().is_none()) {
+        if page.next() < last && !(page.is_empty() && page.next().is_none()) {
             return broken("a page ends before its last record (contract line 3)");
         }
         let moved = match (page.next(), start) {
@@ -276,14 +315,14 @@ impl Window {
                 return Some(Taken { page: Arc::clone(page), from: 0 });
             }
             let Start::After(cursor) = start else { return None };
-            let first = page.records().first()?.id.position();
+            let first = page.heads().next()?.position;
             let begins_before = match from {
                 Start::After(from) => from <= cursor,
                 // Whatever lies between such a beginning and the first record is not known to be nothing.
                 Start::Earliest | Start::At(_) => first <= cursor,
             };
             (begins_before && page.next().is_some_and(|end| cursor < end)).then(|| {
-                let from = page.records().partition_point(|record| record.id.position() <= cursor);
+                let from = page.heads().take_while(|record| record.position <= cursor).count();
                 Taken { page: Arc::clone(page), from }
             })
         })

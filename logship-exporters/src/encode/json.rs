@@ -14,9 +14,15 @@ pub(crate) fn too_deep() -> Unencodable {
 
 /// Appends a quoted string, as JSON and Ion both read it.
 pub(crate) fn string(out: &mut Vec<u8>, text: &str) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    let mut rest = text.as_bytes();
     out.push(b'"');
+    escaped(out, text.as_bytes());
+    out.push(b'"');
+}
+
+/// Appends what stands between the quotes of a string.
+fn escaped(out: &mut Vec<u8>, text: &[u8]) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let mut rest = text;
     while let Some(at) = find_escape(rest) {
         out.extend_from_slice(&rest[..at]);
         match rest[at] {
@@ -32,7 +38,6 @@ pub(crate) fn string(out: &mut Vec<u8>, text: &str) {
         rest = &rest[at + 1..];
     }
     out.extend_from_slice(rest);
-    out.push(b'"');
 }
 
 /// Where the first byte is that cannot stand in a string as it is. Looks at sixteen bytes at a time, then at eight.
@@ -49,19 +54,25 @@ fn find_escape(bytes: &[u8]) -> Option<usize> {
         plain += 16;
     }
     let rest = blocks.remainder();
-    let mut words = rest.chunks_exact(8);
-    for word in words.by_ref() {
-        let found = escapes_of(word);
-        if found != 0 {
-            return Some(plain + position_of(found));
+    let found = match rest.len() {
+        0 => 0,
+        // The bytes that are left, with spaces behind them.
+        1..8 => {
+            let mut word = [b' '; 8];
+            word.iter_mut().zip(rest).for_each(|(place, byte)| *place = *byte);
+            escapes_of(&word)
         }
-        plain += 8;
-    }
-    // The bytes that are left, with spaces behind them.
-    let left = words.remainder();
-    let mut word = [b' '; 8];
-    word[..left.len()].copy_from_slice(left);
-    let found = escapes_of(&word);
+        8 => escapes_of(rest),
+        // Two words that overlap. Of the second, the bytes that the first one has are passed over.
+        len => match escapes_of(&rest[..8]) {
+            0 => {
+                let behind = escapes_of(&rest[len - 8..]);
+                plain += if behind != 0 { len - 8 } else { 0 };
+                behind
+            }
+            found => found,
+        },
+    };
     (found != 0).then(|| plain + position_of(found))
 }
 
@@ -99,14 +110,34 @@ pub(crate) fn int(out: &mut Vec<u8>, number: i64) {
 
 /// Appends a value that stands inside `depth` others; bytes as base64.
 pub(crate) fn value(out: &mut Vec<u8>, value: &Value, depth: usize) -> Result<(), Unencodable> {
+    write::<false>(out, value, depth)
+}
+
+/// Appends an object; members that are null are left out.
+pub(crate) fn entries(out: &mut Vec<u8>, entries: &[(Text, Value)], depth: usize) -> Result<(), Unencodable> {
+    write_entries::<false>(out, entries, depth)
+}
+
+/// Appends a value's JSON as a string.
+#[cfg(any(feature = "elasticsearch", feature = "opensearch", feature = "_fuzzing"))]
+pub(crate) fn value_as_string(out: &mut Vec<u8>, value: &Value) -> Result<(), Unencodable> {
+    out.push(b'"');
+    write::<true>(out, value, 0)?;
+    out.push(b'"');
+    Ok(())
+}
+
+/// Writes a value, as it is or as what stands in a string.
+fn write<const IN_STRING: bool>(out: &mut Vec<u8>, value: &Value, depth: usize) -> Result<(), Unencodable> {
     match value {
         Value::Null => out.extend_from_slice(b"null"),
         Value::Bool(true) => out.extend_from_slice(b"true"),
         Value::Bool(false) => out.extend_from_slice(b"false"),
         Value::Int(number) => int(out, *number),
-        Value::Double(number) => double(out, *number),
-        Value::String(text) => string(out, text),
-        Value::Bytes(bytes) => string(out, &BASE64.encode(bytes)),
+        Value::Double(number) if number.is_finite() => double(out, *number),
+        Value::Double(number) => write_string::<IN_STRING>(out, &number.to_string()),
+        Value::String(text) => write_string::<IN_STRING>(out, text),
+        Value::Bytes(bytes) => write_string::<IN_STRING>(out, &BASE64.encode(bytes)),
         Value::Array(_) | Value::Map(_) if depth >= DEPTH_MAX => return Err(too_deep()),
         Value::Array(values) => {
             out.push(b'[');
@@ -114,29 +145,46 @@ pub(crate) fn value(out: &mut Vec<u8>, value: &Value, depth: usize) -> Result<()
                 if index > 0 {
                     out.push(b',');
                 }
-                self::value(out, inner, depth + 1)?;
+                write::<IN_STRING>(out, inner, depth + 1)?;
             }
             out.push(b']');
         }
-        Value::Map(members) => entries(out, members, depth + 1)?,
+        Value::Map(members) => write_entries::<IN_STRING>(out, members, depth + 1)?,
     }
     Ok(())
 }
 
-/// Appends an object; members that are null are left out.
-pub(crate) fn entries(out: &mut Vec<u8>, entries: &[(Text, Value)], depth: usize) -> Result<(), Unencodable> {
+fn write_entries<const IN_STRING: bool>(
+    out: &mut Vec<u8>,
+    entries: &[(Text, Value)],
+    depth: usize,
+) -> Result<(), Unencodable> {
     out.push(b'{');
     let mut first = true;
-    for (name, inner) in entries.iter().filter(|(_, inner)| *inner != Value::Null) {
+    for (name, inner) in entries.iter().filter(|(_, inner)| !matches!(inner, Value::Null)) {
         if !std::mem::take(&mut first) {
             out.push(b',');
         }
-        string(out, name);
+        write_string::<IN_STRING>(out, name);
         out.push(b':');
-        value(out, inner, depth)?;
+        write::<IN_STRING>(out, inner, depth)?;
     }
     out.push(b'}');
     Ok(())
+}
+
+fn write_string<const IN_STRING: bool>(out: &mut Vec<u8>, text: &str) {
+    if !IN_STRING {
+        return string(out, text);
+    }
+    if find_escape(text.as_bytes()).is_none() {
+        out.extend_from_slice(b"\\\"");
+        out.extend_from_slice(text.as_bytes());
+        return out.extend_from_slice(b"\\\"");
+    }
+    let mut once = Vec::with_capacity(text.len() + 16);
+    string(&mut once, text);
+    escaped(out, &once);
 }
 
 /// Appends bytes as lower-case hexadecimal digits, as trace and span ids are written everywhere.
@@ -245,6 +293,14 @@ mod tests {
         #[test]
         fn strings_read_back(text in "(\\PC|[\\x00-\\x1f\"\\\\]){0,40}") {
             prop_assert_eq!(json(|out| string(out, &text)), serde_json::Value::from(text));
+        }
+
+        #[test]
+        fn a_string_in_a_string_reads_back(text in "(\\PC|[\\x00-\\x1f\"\\\\]){0,40}") {
+            let inner = Value::Map(vec![("k\"".into(), text.as_str().into()), ("n".into(), 1.into())]);
+            let outer = json(|out| value_as_string(out, &inner).unwrap());
+            let expected = json(|out| value(out, &inner, 0).unwrap());
+            prop_assert_eq!(serde_json::from_str::<serde_json::Value>(outer.as_str().unwrap()).unwrap(), expected);
         }
 
         #[test]

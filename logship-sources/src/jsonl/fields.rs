@@ -76,8 +76,17 @@ impl JsonlFields {
 #[derive(Debug)]
 pub(super) struct Names<'a> {
     fields: &'a JsonlFields,
-    known: Vec<(Text, Role)>,
+    known: Vec<Known>,
     next: usize,
+}
+
+#[derive(Debug)]
+struct Known {
+    name: Text,
+    role: Role,
+    /// The name as it stands in a line, up to its second quote. Empty where it stands there in more than one way,
+    /// because it has escapes.
+    written: Box<[u8]>,
 }
 
 /// Lines whose names are data, not names, end here: the search through them would cost more than it saves.
@@ -88,30 +97,31 @@ impl<'a> Names<'a> {
         Names { fields, known: Vec::new(), next: 0 }
     }
 
-    /// The name behind the last one, if that is what stands here with a quote behind it.
-    pub(super) fn expected(&mut self, bytes: &[u8]) -> Option<(Text, Role)> {
-        let (name, role) = self.known.get(self.next)?;
-        let is_here = bytes.get(name.len()) == Some(&b'"') && bytes.starts_with(name.as_bytes());
-        if !is_here || name.as_bytes().contains(&b'"') || name.as_bytes().contains(&b'\\') {
+    /// The name behind the last one, if that is what stands here with a quote behind it, and how long it is.
+    pub(super) fn expected(&mut self, bytes: &[u8]) -> Option<(Text, Role, usize)> {
+        let known = self.known.get(self.next)?;
+        if known.written.is_empty() || !bytes.starts_with(&known.written) {
             return None;
         }
         self.next += 1;
-        Some((name.clone(), *role))
+        Some((known.name.clone(), known.role, known.written.len()))
     }
 
     /// A name as a text that other records share, where it is known.
     pub(super) fn find(&mut self, name: &str) -> Option<(Text, Role)> {
-        let expected = self.known.get(self.next).is_some_and(|(known, _)| known == name);
-        let at = if expected { Some(self.next) } else { self.known.iter().position(|(known, _)| known == name) };
+        let expected = self.known.get(self.next).is_some_and(|known| known.name == name);
+        let at = if expected { Some(self.next) } else { self.known.iter().position(|known| known.name == name) };
         match at {
             Some(at) => self.next = at + 1,
             None if self.known.len() < NAMES_MAX => {
                 self.next = self.known.len() + 1;
-                self.known.push((Text::interned(name), self.fields.role(name)));
+                let is_plain = !name.bytes().any(|byte| byte < b' ' || matches!(byte, b'"' | b'\\'));
+                let written = if is_plain { format!("{name}\"").into_bytes().into() } else { Box::default() };
+                self.known.push(Known { name: Text::interned(name), role: self.fields.role(name), written });
             }
             None => return None,
         }
-        self.known.get(self.next - 1).cloned()
+        self.known.get(self.next - 1).map(|known| (known.name.clone(), known.role))
     }
 
     /// The role of a name that is not known, and will not be.

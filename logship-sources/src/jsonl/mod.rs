@@ -5,6 +5,9 @@
 //! renamed is a new file, and one that is written anew under its old name is refused as soon as that shows (it is
 //! shorter than what was read, or no line ends where one did): rotate by making new files, not by renaming old ones.
 //!
+//! A run that begins at a time begins with the first line of that time or later, and reads each file up to there to find
+//! it.
+//!
 //! What is not an object of JSON is shipped all the same: the line is the body, and `logship.parse_error` says why.
 
 mod fields;
@@ -17,8 +20,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use logship_core::{
-    Cursor, Error, ErrorKind, LogRecord, Page, PageEnd, PageLimits, Partition, Query, RecordId, Registry, Source,
-    Start, Text, async_trait, read_fields,
+    Cursor, Error, ErrorKind, LogRecord, Page, PageEnd, PageLimits, Partition, Query, RawRecords, RecordId, Registry,
+    Source, Start, Text, Timestamp, async_trait, read_fields,
 };
 use serde::Deserialize;
 
@@ -57,6 +60,9 @@ pub const LINE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// How much of a longer line is shipped.
 const TRUNCATED_BYTES: usize = 1024 * 1024;
+
+/// About so many times the bytes of its line a record has in memory.
+const RECORD_BYTES_PER_BYTE: usize = 4;
 
 /// The bytes of a first look, by the records asked for.
 const LINE_BYTES_GUESS: usize = 512;
@@ -111,45 +117,105 @@ impl JsonlSource {
         let path = Path::new(partition.as_str());
         let from = match start {
             Start::After(cursor) => cursor.as_number().unsigned_abs(),
-            Start::Earliest | Start::At(_) => 0,
+            Start::Earliest => 0,
+            Start::At(time) => self.first_since(path, *time)?,
         };
-        let lines = Lines::read(path, from, limits.records_max.saturating_mul(LINE_BYTES_GUESS))?;
-        let mut parser = Parser::new(&self.config.fields);
-        let (mut bytes, mut next, mut end) = (0, None, lines.end);
-        let mut records = Vec::with_capacity(limits.records_max.min(lines.bytes.len() / LINE_BYTES_GUESS * 2 + 1));
+        let bytes_max = limits.bytes_max / RECORD_BYTES_PER_BYTE;
+        let mut lines = Lines::read(path, from, limits.records_max.saturating_mul(LINE_BYTES_GUESS).min(bytes_max))?;
+        let (mut records, mut next, mut cut) = (0, None, None);
         for (line, behind) in lines.iter() {
-            if records.len() >= limits.records_max {
-                end = PageEnd::More;
+            let is_full = records >= limits.records_max || (behind - from) as usize > bytes_max;
+            if records > 0 && is_full {
+                cut = next;
                 break;
             }
-            let position = Cursor::number(i64::try_from(behind).unwrap_or(i64::MAX));
-            if !line.trim_ascii().is_empty() {
-                let id = RecordId::new(partition.clone(), position.clone());
-                let record = lines.record(&mut parser, line, id);
-                let too_early = matches!(start, Start::At(time) if record.timestamp < *time);
-                if !too_early && query.matches(&record) {
-                    let size = record.size();
-                    if !records.is_empty() && bytes + size > limits.bytes_max {
-                        end = PageEnd::More;
-                        break;
-                    }
-                    bytes += size;
-                    records.push(record);
-                }
-            }
-            next = Some(position);
+            records += usize::from(!line.trim_ascii().is_empty());
+            next = Some(behind);
         }
-        Ok(Page::ending_at(partition.clone(), records, next, end))
+        // What was passed to find the beginning is not read again.
+        if next.is_none() && matches!(start, Start::At(_)) {
+            next = Some(from);
+        }
+        if let Some(behind) = cut {
+            lines.bytes.truncate((behind - from) as usize);
+            lines.end = PageEnd::More;
+        }
+        let (end, now) = (lines.end, Timestamp::now());
+        let (config, query) = (Arc::clone(&self.config), query.clone());
+        let raw = RawLines { lines, config, partition: partition.clone(), query, now };
+        Ok(Page::raw(partition.clone(), raw, next.map(position), end))
+    }
+
+    /// Where the first line begins whose record is not older than this; the end of the file if there is none.
+    fn first_since(&self, path: &Path, time: Timestamp) -> Result<u64, Error> {
+        let mut parser = Parser::new(&self.config.fields, Timestamp::now());
+        let mut record = LogRecord::new(RecordId::new(Partition::new(""), Cursor::default()), time);
+        let mut from = 0;
+        loop {
+            let lines = Lines::read(path, from, LINE_BYTES_MAX)?;
+            for (line, behind) in lines.iter() {
+                if !line.trim_ascii().is_empty() {
+                    lines.record(&mut parser, line, record.id.clone(), &mut record);
+                    if record.timestamp >= time {
+                        return Ok(from);
+                    }
+                }
+                from = behind;
+            }
+            if lines.end == PageEnd::CaughtUp {
+                return Ok(from);
+            }
+        }
+    }
+}
+
+/// The position behind a line.
+fn position(behind: u64) -> Cursor {
+    Cursor::number(i64::try_from(behind).unwrap_or(i64::MAX))
+}
+
+/// The lines of a page, which are parsed when their records are wanted.
+#[derive(Debug)]
+struct RawLines {
+    lines: Lines,
+    config: Arc<JsonlConfig>,
+    partition: Partition,
+    query: Query,
+    /// The time of records that do not say theirs.
+    now: Timestamp,
+}
+
+impl RawRecords for RawLines {
+    fn each(&self, take: &mut dyn FnMut(&mut LogRecord)) {
+        let mut parser = Parser::new(&self.config.fields, self.now);
+        let mut record = LogRecord::new(RecordId::new(self.partition.clone(), Cursor::default()), self.now);
+        for (line, behind) in self.lines.iter() {
+            if line.trim_ascii().is_empty() {
+                continue;
+            }
+            self.lines.record(&mut parser, line, RecordId::new(self.partition.clone(), position(behind)), &mut record);
+            if self.query.matches(&record) {
+                take(&mut record);
+            }
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        self.lines.bytes.len()
     }
 }
 
 /// The record of a line alone.
 #[cfg(feature = "_fuzzing")]
 pub(crate) fn record_of_line(line: &Text, id: RecordId) -> LogRecord {
-    Parser::new(&JsonlFields::default()).record(line, id)
+    let now = Timestamp::now();
+    let mut record = LogRecord::new(id.clone(), now);
+    Parser::new(&JsonlFields::default(), now).record(line, id, &mut record);
+    record
 }
 
 /// Whole lines of a file.
+#[derive(Debug)]
 struct Lines {
     /// Where they begin in the file.
     from: u64,
@@ -234,15 +300,15 @@ impl Lines {
         })
     }
 
-    fn record(&self, parser: &mut Parser<'_>, line: &[u8], id: RecordId) -> LogRecord {
+    fn record(&self, parser: &mut Parser<'_>, line: &[u8], id: RecordId, record: &mut LogRecord) {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         // All of it was found to be text, so only the ends of a line are looked at.
         let begin = line.as_ptr() as usize - self.bytes.as_ptr() as usize;
         let known = self.text.as_ref().and_then(|text| Some(text.slice_ref(text.get(begin..begin + line.len())?)));
         let text = known.unwrap_or_else(|| Text::from_utf8_lossy(self.bytes.slice_ref(line)));
         match self.truncated {
-            Some(len) => parser.truncated(text, len, id),
-            None => parser.record(&text, id),
+            Some(len) => parser.truncated(text, len, id, record),
+            None => parser.record(&text, id, record),
         }
     }
 }

@@ -16,56 +16,42 @@ pub(super) struct Parser<'a> {
     /// Holds the strings that are not in the line as they are meant, because they have escapes.
     unescaped: TextArena,
     scratch: String,
-    /// How many attributes the last record had: the next one is likely to have as many.
-    attributes_hint: usize,
     /// The time of records that do not say theirs.
     now: Timestamp,
 }
 
 impl<'a> Parser<'a> {
-    pub(super) fn new(fields: &'a JsonlFields) -> Self {
-        Parser {
-            names: Names::new(fields),
-            unescaped: TextArena::new(),
-            scratch: String::new(),
-            attributes_hint: 0,
-            now: Timestamp::now(),
-        }
+    /// Untimed records get the time `now`.
+    pub(super) fn new(fields: &'a JsonlFields, now: Timestamp) -> Self {
+        Parser { names: Names::new(fields), unescaped: TextArena::new(), scratch: String::new(), now }
     }
 
-    /// The record of a line without its line break.
-    pub(super) fn record(&mut self, line: &Text, id: RecordId) -> LogRecord {
-        let mut record = LogRecord::new(id, Timestamp::default());
-        record.attributes.reserve(self.attributes_hint);
+    /// Makes the record of a line without its line break, in the place of another one.
+    pub(super) fn record(&mut self, line: &Text, id: RecordId, record: &mut LogRecord) {
+        renew(record, id);
         let mut reader = Reader { line, bytes: line.as_bytes(), at: 0, parser: self };
-        let read = reader.record(&mut record);
+        let read = reader.record(record);
         let at = reader.at;
         match read {
-            Ok(timed) => {
-                self.attributes_hint = record.attributes.len();
-                if !timed {
-                    self.untimed(&mut record);
-                }
-            }
+            Ok(true) => {}
+            Ok(false) => self.untimed(record),
             Err(fault) => {
-                record = LogRecord::new(record.id, record.timestamp);
+                *record = LogRecord::new(record.id.clone(), self.now);
                 record.body = line.clone().into();
                 let fault = format!("{fault}, at byte {at} of the line");
                 record.attributes.push((Text::from_static("logship.parse_error"), fault.into()));
-                self.untimed(&mut record);
+                self.untimed(record);
             }
         }
-        record
     }
 
-    /// The record of a line of `bytes` bytes of which this is the beginning.
-    pub(super) fn truncated(&mut self, beginning: Text, bytes: u64, id: RecordId) -> LogRecord {
-        let mut record = LogRecord::new(id, self.now);
+    /// The same of a line of `bytes` bytes of which this is the beginning.
+    pub(super) fn truncated(&mut self, beginning: Text, bytes: u64, id: RecordId, record: &mut LogRecord) {
+        renew(record, id);
         record.body = beginning.into();
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
         record.attributes.push((Text::from_static("logship.truncated"), bytes.into()));
-        self.untimed(&mut record);
-        record
+        self.untimed(record);
     }
 
     fn untimed(&self, record: &mut LogRecord) {
@@ -73,6 +59,14 @@ impl<'a> Parser<'a> {
         record.observed_timestamp = Some(self.now);
         record.attributes.push((Text::from_static("logship.timestamp_missing"), true.into()));
     }
+}
+
+/// Leaves nothing of a record but the room that its attributes took.
+fn renew(record: &mut LogRecord, id: RecordId) {
+    let mut attributes = std::mem::take(&mut record.attributes);
+    attributes.clear();
+    *record = LogRecord::new(id, Timestamp::default());
+    record.attributes = attributes;
 }
 
 /// Why a line is not an object of JSON.
@@ -272,8 +266,8 @@ impl Reader<'_, '_> {
         let start = self.at;
         let line = self.line;
         // Names mostly come in the order of the line before.
-        if let Some((name, role)) = self.parser.names.expected(&self.bytes[start..]) {
-            self.at = start + name.len() + 1;
+        if let Some((name, role, len)) = self.parser.names.expected(&self.bytes[start..]) {
+            self.at = start + len;
             return Ok((name, role));
         }
         let read;
