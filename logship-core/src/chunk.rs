@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use crate::encoding::{self, EncodedPage, Stretch};
 use crate::engine::budget::Held;
+use crate::engine::buffers::Buffer;
 use crate::page::Head;
 use crate::{Compression, LogRecord, Page, Partition, Start};
 
@@ -185,8 +186,17 @@ impl Chunk {
         self.body.as_ref()
     }
 
-    /// Encodes and packs the body.
+    /// Packs the body.
     pub(crate) fn pack(&self, encoding: &dyn crate::Encoding) -> Result<Body, crate::Error> {
+        self.pack_in(encoding, |_| Buffer::default())
+    }
+
+    /// Packs the body in a buffer that is given for about so many bytes.
+    pub(crate) fn pack_in(
+        &self,
+        encoding: &dyn crate::Encoding,
+        buffer: impl FnOnce(usize) -> Buffer,
+    ) -> Result<Body, crate::Error> {
         let stretches: Vec<Stretch<'_>> = self.segments.iter().filter_map(Segment::stretch).collect();
         let mut heads = Vec::new();
         let mut parts: Vec<&[u8]> = vec![encoding.begin()];
@@ -194,10 +204,11 @@ impl Chunk {
         parts.push(encoding.end());
         let unpacked_len = parts.iter().map(|part| part.len()).sum();
         let compression = encoding.compression();
-        let bytes = compression.pack(parts, unpacked_len).map_err(|error| {
+        let buffer = buffer(compression.packed_len_guess(unpacked_len));
+        let packed = buffer.filled(|out| compression.pack_into(parts, unpacked_len, out)).map_err(|error| {
             crate::Error::new(crate::ErrorKind::Unexpected, "pack a body", "the packer failed").with_source(error)
         })?;
-        Ok(Body { bytes: bytes.into(), unpacked_len, compression })
+        Ok(Body { bytes: Bytes::from_owner(packed), unpacked_len, compression })
     }
 
     /// The records at the given ascending indexes, as a chunk of their own without a body.

@@ -48,21 +48,40 @@ impl Compression {
 
     /// Packs parts that follow one another into one body. The same parts always give the same bytes.
     pub fn pack<'a>(self, parts: impl IntoIterator<Item = &'a [u8]>, bytes_hint: usize) -> io::Result<Vec<u8>> {
+        self.pack_into(parts, bytes_hint, Vec::new())
+    }
+
+    /// How many bytes so many may become.
+    pub(crate) fn packed_len_guess(self, unpacked_len: usize) -> usize {
+        match self {
+            Compression::None => unpacked_len,
+            Compression::Gzip(_) => unpacked_len / 6,
+            #[cfg(feature = "zstd")]
+            Compression::Zstd(_) => unpacked_len / 8,
+        }
+    }
+
+    /// The same behind what is in `out`.
+    pub(crate) fn pack_into<'a>(
+        self,
+        parts: impl IntoIterator<Item = &'a [u8]>,
+        bytes_hint: usize,
+        mut out: Vec<u8>,
+    ) -> io::Result<Vec<u8>> {
+        out.reserve(self.packed_len_guess(bytes_hint));
         match self {
             Compression::None => {
-                let mut out = Vec::with_capacity(bytes_hint);
                 parts.into_iter().for_each(|part| out.extend_from_slice(part));
                 Ok(out)
             }
             Compression::Gzip(level) => {
-                let out = Vec::with_capacity(bytes_hint / 6);
                 let mut encoder = flate2::write::GzEncoder::new(out, flate2::Compression::new(level));
                 parts.into_iter().try_for_each(|part| encoder.write_all(part))?;
                 encoder.finish()
             }
             #[cfg(feature = "zstd")]
             Compression::Zstd(level) => {
-                let mut encoder = zstd::stream::write::Encoder::new(Vec::with_capacity(bytes_hint / 8), level)?;
+                let mut encoder = zstd::stream::write::Encoder::new(out, level)?;
                 parts.into_iter().try_for_each(|part| encoder.write_all(part))?;
                 encoder.finish()
             }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::engine::budget::Held;
+use crate::engine::buffers::Buffer;
 use crate::{Compression, LogRecord, Page};
 
 /// How one destination wants a record written: pure, without I/O.
@@ -86,7 +87,7 @@ pub struct Unencodable {
 #[derive(Debug)]
 pub(crate) struct EncodedPage {
     key: String,
-    bytes: Vec<u8>,
+    bytes: Buffer,
     /// Where each record ends.
     ends: Vec<u32>,
     /// The records that have no form, with the reason, in order.
@@ -106,10 +107,7 @@ pub(crate) struct Encoder<'e> {
 const SAMPLE: usize = 16;
 
 impl<'e> Encoder<'e> {
-    /// For records that are made of so many bytes, if that is known.
-    pub(crate) fn new(encoding: &'e dyn Encoding, made_of: Option<usize>) -> Self {
-        // A wrong guess costs a copy, nothing else.
-        let bytes = Vec::with_capacity(made_of.map_or(0, |bytes| bytes + bytes / 4));
+    pub(crate) fn new(encoding: &'e dyn Encoding, bytes: Buffer) -> Self {
         let key = encoding.key().to_owned();
         Encoder { encoding, page: EncodedPage { key, bytes, ends: Vec::new(), unencodable: Vec::new(), held: None } }
     }
@@ -128,10 +126,10 @@ impl<'e> Encoder<'e> {
         self.page.ends.reserve(records.len());
         for (index, record) in records.iter().enumerate() {
             self.push(record);
-            // The others are about as long as the first few.
+            // The others are about as long as the first few; a wrong guess costs a copy, nothing else.
             if index + 1 == SAMPLE {
-                let bytes = &mut self.page.bytes;
-                bytes.reserve(bytes.len() / SAMPLE * (records.len() - SAMPLE) * 9 / 8);
+                let rest = self.page.bytes.len() / SAMPLE * (records.len() - SAMPLE) * 9 / 8;
+                self.page.bytes.reserve(rest);
             }
         }
     }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::encoding::{EncodedPage, Encoder, Encoding};
 use crate::engine::budget::{Gauge, Held};
+use crate::engine::buffers::Buffer;
 use crate::{Cursor, LogRecord, Partition, Timestamp, Transform};
 
 /// How much one read may give.
@@ -222,16 +223,18 @@ impl Page {
     }
 
     /// The page as lanes see it, with its records written by these encodings. `keeps_records` is for lanes that want
-    /// the records themselves.
+    /// the records themselves, `buffer` for what is written.
     pub(crate) fn prepared(
         mut self,
         preparation: &Preparation,
         encodings: &[Arc<dyn Encoding>],
         keeps_records: bool,
+        buffer: impl Fn(usize) -> Buffer,
     ) -> Self {
-        let size = if let Records::Raw(_) = &self.records { Some(self.bytes) } else { None };
+        // Text grows a little when it is written in another form.
+        let size = if let Records::Raw(_) = &self.records { self.bytes + self.bytes / 4 } else { 0 };
         let mut encoders: Vec<Encoder<'_>> =
-            encodings.iter().map(|encoding| Encoder::new(encoding.as_ref(), size)).collect();
+            encodings.iter().map(|encoding| Encoder::new(encoding.as_ref(), buffer(size))).collect();
         match &mut self.records {
             Records::Raw(raw) if keeps_records => {
                 let records = raw.make(preparation);
@@ -285,7 +288,7 @@ impl Page {
         if let Some(page) = encoded.iter().find(|page| page.key() == encoding.key()) {
             return Arc::clone(page);
         }
-        let mut encoder = Encoder::new(encoding, None);
+        let mut encoder = Encoder::new(encoding, Buffer::default());
         encoder.push_all(self.records());
         let mut page = encoder.finish();
         page.held = self.held.as_ref().map(|held| held.hold_more(page.bytes()));

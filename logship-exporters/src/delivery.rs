@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use bytes::{Bytes, BytesMut};
 pub use logship_connect::{Connection, TlsVersion};
 use logship_connect::{Stamp, percent_decoded, tls};
+#[allow(unused_imports, reason = "not every exporter has secrets of its own")]
 pub(crate) use logship_connect::{basic_auth as basic, parse_url as parse_url_in, secret_header as secret_value};
 use logship_core::{Advice, Body, BuildContext, Certainty, Compression, Error, ErrorKind};
 use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};

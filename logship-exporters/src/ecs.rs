@@ -338,8 +338,10 @@ impl<'a> Object<'a> {
             self.out.push(b',');
         }
         self.is_empty = false;
-        string(self.out, name);
-        self.out.push(b':');
+        self.out.push(b'"');
+        // The names of fields have nothing to escape.
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.extend_from_slice(b"\":");
     }
 
     fn text(&mut self, name: &str, text: &str) {
@@ -374,11 +376,10 @@ impl<'a> Object<'a> {
     }
 
     fn label(&mut self, name: &str, value: &Value) {
-        if name.contains('.') {
-            self.value(&name.replace('.', "_"), value, false);
-        } else {
-            self.value(name, value, false);
-        }
+        let mut key = Vec::with_capacity(name.len() + 3);
+        string(&mut key, &name.replace('.', "_"));
+        key.push(b':');
+        self.member(&key, value);
     }
 
     fn hex(&mut self, name: &str, id: Option<&[u8]>) {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::budget::Gauge;
+use super::buffers::Buffer;
 use super::committer::{Changes, Committer};
 use super::ledger::{Change, Note};
 use super::signal::Signal;
@@ -168,7 +169,7 @@ impl Deleter {
         // Lanes choose among records as they see them.
         let by_content = self.lanes.iter().any(|(_, filter)| *filter != Query::all());
         let transforms = if by_content { Arc::clone(&self.transforms) } else { Arc::default() };
-        let page = page.prepared(&Preparation { transforms, before: None }, &[], true);
+        let page = page.prepared(&Preparation { transforms, before: None }, &[], true, |_| Buffer::default());
         let passed = page.records().iter().take_while(|record| *record.id.position() <= stretch.to);
         let is_shipped = |record: &&LogRecord| {
             let id = SeenIds::id_of(record.id.position());

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::budget::{Gauge, Held};
+use super::buffers::Buffers;
 use super::circuit::Circuit;
 use super::dead_letter::DeadLetterBox;
 use super::meter::Meter;
@@ -34,6 +35,8 @@ pub(crate) struct Courier {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) cpu: CpuWork,
     pub(crate) gauge: Arc<Gauge>,
+    /// Where bodies are packed.
+    pub(crate) bodies: Arc<Buffers>,
     pub(crate) progress: ProgressSender,
     /// Cancelled when no further attempt may begin.
     pub(crate) stop: CancellationToken,
@@ -117,10 +120,11 @@ impl Courier {
     pub(crate) async fn pack(&self, mut parcel: Parcel) -> Result<Parcel, Error> {
         let Some(encoding) = self.encoding.clone().filter(|_| parcel.refused.is_empty()) else { return Ok(parcel) };
         let mut chunk = parcel.chunk;
+        let bodies = Arc::clone(&self.bodies);
         parcel.chunk = self
             .cpu
             .run(move || {
-                chunk.body = Some(chunk.pack(encoding.as_ref())?);
+                chunk.body = Some(chunk.pack_in(encoding.as_ref(), |bytes| bodies.take(bytes))?);
                 Ok::<_, Error>(chunk)
             })
             .await??;

@@ -1,6 +1,7 @@
 //! One run: takes the lease, sets the lanes going, keeps the lease, and reports.
 
 pub(crate) mod budget;
+pub(crate) mod buffers;
 mod chunker;
 mod circuit;
 mod committer;
@@ -27,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use self::budget::Gauge;
+use self::buffers::Buffers;
 use self::circuit::Circuit;
 use self::committer::Committer;
 use self::dead_letter::DeadLetterBox;
@@ -168,7 +170,9 @@ impl Run<'_> {
             transforms: Arc::clone(&shipper.transforms),
             cpu: shipper.cpu,
             clock: Arc::clone(&shipper.clock),
+            buffers: Arc::new(Buffers::new(Arc::clone(&gauge), shipper.byte_budget)),
         };
+        let bodies = Arc::new(Buffers::new(Arc::clone(&gauge), shipper.byte_budget));
         let source = Arc::clone(&shipper.source);
         let reader = Arc::new(Reader::new(source, options, Arc::clone(&gauge), shipper.lanes.len()));
         let committer = Arc::new(Committer::new(offsets));
@@ -179,7 +183,7 @@ impl Run<'_> {
         let context = |(number, lane): (usize, &Lane)| {
             Arc::new(LaneContext {
                 number,
-                courier: courier(shipper, lane, number, &gauge, stop),
+                courier: courier(shipper, lane, number, &gauge, &bodies, stop),
                 reader: Arc::clone(&reader),
                 committer: Arc::clone(&committer),
                 clock: Arc::clone(&shipper.clock),
@@ -364,7 +368,14 @@ fn form(lane: &Lane) -> Form {
     Form { encoding, looks: groups || lane.options.filter != crate::Query::all() }
 }
 
-fn courier(shipper: &LogShipper, lane: &Lane, number: usize, gauge: &Arc<Gauge>, stop: &CancellationToken) -> Courier {
+fn courier(
+    shipper: &LogShipper,
+    lane: &Lane,
+    number: usize,
+    gauge: &Arc<Gauge>,
+    bodies: &Arc<Buffers>,
+    stop: &CancellationToken,
+) -> Courier {
     let mut options = lane.options.clone();
     let idempotency = lane.exporter.capabilities().idempotency;
     let limits = lane_limits(lane, idempotency);
@@ -373,7 +384,7 @@ fn courier(shipper: &LogShipper, lane: &Lane, number: usize, gauge: &Arc<Gauge>,
         let mut lane = Lane::shared(format!("{}-dead-letter", lane.id), Arc::clone(exporter));
         lane.options.retry = options.retry;
         lane.options.attempt_timeout = options.attempt_timeout;
-        Box::new(DeadLetterBox { courier: courier(shipper, &lane, number, gauge, stop) })
+        Box::new(DeadLetterBox { courier: courier(shipper, &lane, number, gauge, bodies, stop) })
     });
     Courier {
         lane: Arc::from(lane.id.as_str()),
@@ -386,6 +397,7 @@ fn courier(shipper: &LogShipper, lane: &Lane, number: usize, gauge: &Arc<Gauge>,
         clock: Arc::clone(&shipper.clock),
         cpu: shipper.cpu,
         gauge: Arc::clone(gauge),
+        bodies: Arc::clone(bodies),
         progress: shipper.progress.clone(),
         stop: stop.clone(),
         report: Mutex::new(LaneReport::new(&lane.id, lane.exporter.kind())),

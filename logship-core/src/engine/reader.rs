@@ -10,6 +10,7 @@ use futures::FutureExt;
 use futures::future::{BoxFuture, Shared, WeakShared};
 
 use super::budget::Gauge;
+use super::buffers::Buffers;
 use super::offload::CpuWork;
 use crate::page::{Head, Preparation};
 use crate::{
@@ -48,6 +49,8 @@ pub(crate) struct ReaderOptions {
     pub(crate) transforms: Arc<[Arc<dyn Transform>]>,
     pub(crate) cpu: CpuWork,
     pub(crate) clock: Arc<dyn Clock>,
+    /// Where encoded pages are written.
+    pub(crate) buffers: Arc<Buffers>,
 }
 
 /// In what form a lane wants records.
@@ -191,7 +194,8 @@ impl Inner {
         if page.is_prepared(&preparation, &encodings) {
             return Ok(page);
         }
-        self.options.cpu.run(move || page.prepared(&preparation, &encodings, looks)).await
+        let buffers = Arc::clone(&self.options.buffers);
+        self.options.cpu.run(move || page.prepared(&preparation, &encodings, looks, |bytes| buffers.take(bytes))).await
     }
 
     async fn read_page(&self, partition: Partition, start: Start, lanes: Vec<usize>) -> Result<Arc<Page>, Error> {
