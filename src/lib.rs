@@ -3,6 +3,10 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod config;
+#[cfg(feature = "config")]
+mod document;
+#[cfg(feature = "kestra")]
+pub mod kestra;
 
 /// Exporters, one module a destination.
 pub use logship_exporters as exporters;

@@ -1,4 +1,9 @@
-//! A shipper as configuration: any format that serde reads.
+//! A shipper as configuration: any format that serde reads, and files.
+
+#[cfg(feature = "config")]
+mod duration;
+#[cfg(feature = "config")]
+mod file;
 
 use std::time::Duration;
 
@@ -6,6 +11,13 @@ use logship_core::{
     BuildContext, Enrichment, Error, Fields, Lane, LaneOptions, LogShipper, Query, Redaction, RedactionConfig, Registry,
 };
 use serde::Deserialize;
+
+#[cfg(feature = "config")]
+pub use crate::document::Syntax;
+#[cfg(feature = "config")]
+pub use duration::{parse_duration, parse_range};
+#[cfg(feature = "config")]
+pub use file::ConfigFile;
 
 /// A shipper as configuration.
 ///
