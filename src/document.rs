@@ -161,9 +161,16 @@ impl Node {
 
     /// Where an error about this node or something in it is: at the field it names, as far as that is there.
     pub(crate) fn place_of(&self, error: &Error) -> Place {
-        let node = error.context("field").map_or(self, |field| self.find(field));
+        let field = error.context("field").unwrap_or_default();
         let unknown = error.message().split_once("unknown field `").and_then(|(_, rest)| rest.split('`').next());
-        unknown.and_then(|name| node.place_of_name(name)).unwrap_or(node.place)
+        match unknown {
+            // The name itself, and not what goes with it.
+            Some(name) => {
+                let node = self.find(field.strip_suffix(name).unwrap_or(field).trim_end_matches('.'));
+                node.place_of_name(name).unwrap_or(node.place)
+            }
+            None => self.find(field).place,
+        }
     }
 
     fn place_of_name(&self, name: &str) -> Option<Place> {

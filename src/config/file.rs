@@ -22,7 +22,7 @@ use crate::document::{Content, Entry, Node};
 ///
 /// let file = ConfigFile::parse(
 ///     r#"
-/// source: {type: memory}
+/// source: {type: jsonl, paths: [logs.jsonl]}
 /// offsets: {type: memory}
 /// lookback: 1 week
 /// query: {severity_min: INFO}
@@ -37,7 +37,7 @@ use crate::document::{Content, Entry, Node};
 /// )?;
 /// assert_eq!(file.config.lookback_secs, 7 * 24 * 60 * 60);
 ///
-/// let wrong = "source: {type: memory}\noffsets: {type: memory}\nexporters:\n  - id: archive\n    type: file\n    dri: x\n";
+/// let wrong = "source: {type: jsonl, paths: [logs.jsonl]}\noffsets: {type: memory}\nexporters:\n  - id: archive\n    type: file\n    dri: x\n";
 /// let error = ConfigFile::parse(wrong, Syntax::Yaml)?.build(&registry(), &BuildContext::default()).unwrap_err();
 /// assert!(error.to_string().contains("unknown field `dri`") && error.to_string().contains("line: 6, column: 5"));
 /// # Ok::<(), logship::Error>(())
@@ -124,7 +124,9 @@ impl ConfigFile {
             let exporters = self.root.get("exporters").map(Node::items).unwrap_or_default();
             exporters.iter().find(|exporter| exporter.get("id").and_then(Node::as_text) == Some(id))
         };
-        let owner = error.context("exporter").and_then(by_id).unwrap_or(&self.root);
+        // Of an id that cannot be one, the message says which.
+        let said = || error.context("field").filter(|field| *field == "id").and(error.message().split('`').nth(1));
+        let owner = error.context("exporter").or_else(said).and_then(by_id).unwrap_or(&self.root);
         let owner = error.context("in").and_then(|name| owner.get(name)).unwrap_or(owner);
         // What is wrong with a lane is said without the word.
         let lane = owner.get("lane").filter(|lane| {

@@ -287,7 +287,7 @@ impl Flow {
                 self.shippers.push(Shipper::read(node, &path, &kind, self, context, reader)?);
                 continue;
             }
-            if kind.ends_with("LogShipper") {
+            if kind.ends_with("LogShipper") || node.get("logExporters").is_some() {
                 let message = format!("`{kind}` is no shipper that is known; there are: {}", shipper::TYPES.join(", "));
                 let place = node.get("type").map_or(node.place, |node| node.place);
                 return Err(wrong(&format!("{path}.type"), place, message));

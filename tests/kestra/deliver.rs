@@ -143,7 +143,7 @@ async fn k21_files_of_at_most_a_hundred_lines_are_an_output_of_the_task() {
     let upload = &flow.tasks[0];
     assert_eq!((upload.id.as_str(), upload.kind.as_str()), ("upload", "io.kestra.plugin.aws.s3.Upload"));
     let before = upload.properties(&FlowContext::new()).unwrap_err().to_string();
-    assert!(before.contains("once their task has run") && before.contains("line: 23"), "{before}");
+    assert!(before.contains("once their task has run") && before.contains("line: 22, column: 11"), "{before}");
     let context = FlowContext::new().output(&flow.shippers[0].id, outputs.clone());
     let properties = upload.properties(&context).unwrap();
     assert_eq!(properties["from"], uris[0]);
