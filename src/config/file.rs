@@ -98,6 +98,12 @@ impl ConfigFile {
         Ok(ConfigFile { config, root })
     }
 
+    /// Whether a text has a field of this name at its top, so that a program knows what it has to choose itself. A text
+    /// that cannot be read has none.
+    pub fn has(text: &str, syntax: Syntax, field: &str) -> bool {
+        Node::parse(text, syntax).is_ok_and(|root| root.get(field).is_some())
+    }
+
     /// Reads a file, whose name says its [`Syntax`].
     ///
     /// # Errors

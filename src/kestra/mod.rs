@@ -223,6 +223,11 @@ const FLOW_PROPERTIES: &[&str] = &[
 ];
 
 impl Flow {
+    /// Whether a text looks like a flow, and not like a configuration of logship's own: it has `tasks`.
+    pub fn is_flow(yaml: &str) -> bool {
+        Node::parse(yaml, Syntax::Yaml).is_ok_and(|root| root.get("tasks").is_some())
+    }
+
     /// Reads a flow.
     ///
     /// # Errors
