@@ -26,19 +26,20 @@ use clap::Parser;
 use futures::StreamExt;
 use futures::future::{join_all, try_join_all};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use logship::config::{ConfigFile, Syntax, parse_range};
+use logship::config::{ConfigFile, Syntax, parse_range, schema};
 use logship::kestra::{EnvironmentSecrets, Flow, FlowContext};
 use logship::{
     BuildContext, Error, ErrorKind, Fields, LaneStatus, LogShipper, Progress, RunReport, Timestamp, registry,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 /// Ships logs as a configuration says.
 #[derive(Parser)]
-struct Arguments {
+pub(crate) struct Arguments {
     /// The configuration: YAML, JSON or TOML, or a flow of Kestra's.
-    file: PathBuf,
+    #[arg(required_unless_present = "schema")]
+    file: Option<PathBuf>,
     /// The log store, where the file names none: a SQLite file, or the address of a PostgreSQL or MySQL database.
     #[arg(long, value_name = "STORE", default_value = "logs.db")]
     logs: String,
@@ -69,6 +70,9 @@ struct Arguments {
     /// Writes one report as JSON in place of tables.
     #[arg(long)]
     json: bool,
+    /// Writes the JSON Schema of configurations, for an editor, and does nothing else.
+    #[arg(long, exclusive = true)]
+    schema: bool,
 }
 
 /// One shipper of the file.
@@ -81,48 +85,54 @@ struct Job {
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    match run(&arguments).await {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::from(match error.kind() {
-                ErrorKind::Config | ErrorKind::Unsupported => 2,
-                ErrorKind::Busy => 3,
-                ErrorKind::Cancelled => 4,
-                _ => 1,
-            })
-        }
+    let stop = stopped_by_ctrl_c();
+    ExitCode::from(run(&arguments, &stop).await.unwrap_or_else(|error| {
+        eprintln!("{error}");
+        code_of(&error)
+    }))
+}
+
+pub(crate) fn code_of(error: &Error) -> u8 {
+    match error.kind() {
+        ErrorKind::Config | ErrorKind::Unsupported => 2,
+        ErrorKind::Busy => 3,
+        ErrorKind::Cancelled => 4,
+        _ => 1,
     }
 }
 
-async fn run(arguments: &Arguments) -> Result<ExitCode, Error> {
-    let mut jobs = jobs(arguments).await?;
+pub(crate) async fn run(arguments: &Arguments, stop: &CancellationToken) -> Result<u8, Error> {
+    let Some(file) = &arguments.file else {
+        println!("{:#}", schema(&registry()));
+        return Ok(0);
+    };
+    let mut jobs = jobs(file, arguments).await?;
     if let Some(id) = &arguments.to {
         jobs.retain(|job| job.lanes.contains(id));
         if jobs.is_empty() {
-            return Err(Error::config("--to", format!("there is no exporter `{id}` in {}", arguments.file.display())));
+            return Err(Error::config("--to", format!("there is no exporter `{id}` in {}", file.display())));
         }
     }
     if arguments.reset {
         try_join_all(jobs.iter().map(|job| job.shipper.reset_offsets(arguments.to.as_deref()))).await?;
     }
-    let stop = stopped_by_ctrl_c();
     let bars = MultiProgress::new();
-    let runs = jobs.iter().map(|job| ship(&job.shipper, arguments, &stop, &bars));
-    let reports = join_all(runs).await.into_iter().collect::<Result<Vec<_>, _>>()?;
-    show(&jobs, &reports, arguments.json)?;
-    Ok(ExitCode::from(match arguments.follow {
+    let runs = jobs.iter().map(|job| async {
+        // Said when it happens, for the others may go on for days.
+        ship(&job.shipper, arguments, stop, &bars).await.inspect_err(|error| eprintln!("{}: {error}", job.name))
+    });
+    let results = join_all(runs).await;
+    let codes = results.iter().map(|result| match result {
+        Ok(report) if is_stuck(report) => 1,
         // A run that goes on until it is stopped is done when it is stopped.
-        true => u8::from(reports.iter().any(is_stuck)),
-        false if reports.iter().any(is_stuck) => 1,
-        false => {
-            if reports.iter().all(RunReport::is_complete) {
-                0
-            } else {
-                4
-            }
-        }
-    }))
+        Ok(report) if arguments.follow || report.is_complete() => 0,
+        Ok(_) => 4,
+        Err(error) => code_of(error),
+    });
+    // Of several, the one that most needs a person.
+    let code = [2, 3, 1, 4].into_iter().find(|code| codes.clone().any(|found| found == *code)).unwrap_or(0);
+    show(&jobs, &results, arguments.json)?;
+    Ok(code)
 }
 
 fn is_stuck(report: &RunReport) -> bool {
@@ -131,38 +141,39 @@ fn is_stuck(report: &RunReport) -> bool {
 }
 
 /// The shippers of the file, over the stores it names or those of the command line.
-async fn jobs(arguments: &Arguments) -> Result<Vec<Job>, Error> {
-    let path = &arguments.file;
+async fn jobs(path: &Path, arguments: &Arguments) -> Result<Vec<Job>, Error> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| Error::config("FILE", format!("cannot read {}", path.display())).with_source(error))?;
     let context = BuildContext::new(Arc::new(EnvironmentSecrets));
-    let (registry, offsets) = (registry(), json!({"type": "file", "dir": arguments.offsets}));
-    if Flow::is_flow(&text) {
-        let flow = Flow::parse(&text, &flow_context(arguments)?)?;
-        flow.notes.iter().for_each(|note| eprintln!("{note}"));
-        let mut source = log_store(&arguments.logs).await?;
-        let kind = source.remove("type").and_then(|kind| kind.as_str().map(str::to_owned)).unwrap_or_default();
-        let source = registry.source(&kind, source, &context)?;
-        let offsets =
-            registry.store("file", [("dir".to_owned(), offsets["dir"].clone())].into_iter().collect(), &context)?;
-        let enabled = flow.shippers.iter().filter(|shipper| !shipper.disabled);
-        return enabled
-            .map(|shipper| {
-                let lanes = shipper.exporters.iter().map(|exporter| exporter.id.clone()).collect();
-                let log_shipper = shipper.build(source.clone(), offsets.clone(), &registry, &context)?;
-                Ok(Job { name: shipper.id.clone(), lanes, shipper: log_shipper })
-            })
-            .collect();
+    let registry = registry();
+    if !Flow::is_flow(&text) {
+        let mut defaults = fields(json!({"offsets": {"type": "file", "dir": arguments.offsets}}));
+        if !ConfigFile::has(&text, Syntax::of(path), "source") {
+            let (kind, mut source) = log_store(&arguments.logs).await?;
+            source.insert("type".to_owned(), kind.into());
+            defaults.insert("source".to_owned(), source.into());
+        }
+        let file = ConfigFile::parse_with(&text, Syntax::of(path), &defaults)?;
+        let lanes = file.config.exporters.iter().map(|exporter| exporter.id.clone()).collect();
+        let shipper = file.build(&registry, &context)?;
+        return Ok(vec![Job { name: file.config.offset_key.clone(), lanes, shipper }]);
     }
-    let mut defaults = Fields::new();
-    defaults.insert("offsets".to_owned(), offsets);
-    if !ConfigFile::has(&text, Syntax::of(path), "source") {
-        defaults.insert("source".to_owned(), log_store(&arguments.logs).await?.into());
-    }
-    let file = ConfigFile::parse_with(&text, Syntax::of(path), &defaults)?;
-    let lanes = file.config.exporters.iter().map(|exporter| exporter.id.clone()).collect();
-    let shipper = file.build(&registry, &context)?;
-    Ok(vec![Job { name: file.config.offset_key.clone(), lanes, shipper }])
+    let flow = Flow::parse(&text, &flow_context(arguments)?)?;
+    flow.notes.iter().for_each(|note| eprintln!("{note}"));
+    let (kind, source) = log_store(&arguments.logs).await?;
+    let source = registry.source(kind, source, &context)?;
+    let offsets = registry.store("file", fields(json!({"dir": arguments.offsets})), &context)?;
+    let enabled = flow.shippers.iter().filter(|shipper| !shipper.disabled);
+    let jobs = enabled.map(|task| {
+        let lanes = task.exporters.iter().map(|exporter| exporter.id.clone()).collect();
+        let shipper = task.build(source.clone(), offsets.clone(), &registry, &context)?;
+        Ok(Job { name: task.id.clone(), lanes, shipper })
+    });
+    jobs.collect()
+}
+
+fn fields(value: Value) -> Fields {
+    if let Value::Object(fields) = value { fields } else { Fields::new() }
 }
 
 fn flow_context(arguments: &Arguments) -> Result<FlowContext, Error> {
@@ -173,7 +184,7 @@ fn flow_context(arguments: &Arguments) -> Result<FlowContext, Error> {
 }
 
 /// The source of a log store by its address.
-async fn log_store(address: &str) -> Result<Fields, Error> {
+async fn log_store(address: &str) -> Result<(&'static str, Fields), Error> {
     let (kind, field) = match address.split_once("://") {
         Some(("postgres" | "postgresql", _)) => ("postgres", "url"),
         Some(("mysql" | "mariadb", _)) => ("mysql", "url"),
@@ -185,7 +196,7 @@ async fn log_store(address: &str) -> Result<Fields, Error> {
             .await
             .map_err(|error| Error::new(ErrorKind::State, "make logs.db", "cannot write it").with_source(error))?;
     }
-    Ok([("type".to_owned(), json!(kind)), (field.to_owned(), json!(address))].into_iter().collect())
+    Ok((kind, fields(json!({ field: address }))))
 }
 
 /// Ships one shipper's part, with a bar for each of its lanes.
@@ -230,16 +241,16 @@ fn bar(lane: &str) -> ProgressBar {
     bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
-fn show(jobs: &[Job], reports: &[RunReport], as_json: bool) -> Result<(), Error> {
+fn show(jobs: &[Job], results: &[Result<RunReport, Error>], as_json: bool) -> Result<(), Error> {
+    let named = jobs.iter().map(|job| job.name.as_str()).zip(results);
+    let reports: BTreeMap<&str, &RunReport> =
+        named.filter_map(|(name, result)| Some((name, result.as_ref().ok()?))).collect();
     if as_json {
-        let all: BTreeMap<&str, &RunReport> = jobs.iter().map(|job| job.name.as_str()).zip(reports).collect();
-        let text = serde_json::to_string_pretty(&all)
+        let text = serde_json::to_string_pretty(&reports)
             .map_err(|error| Error::new(ErrorKind::Unexpected, "write report", "cannot").with_source(error))?;
         println!("{text}");
-        return Ok(());
-    }
-    for (job, report) in jobs.iter().zip(reports) {
-        println!("{}\n{report}", job.name);
+    } else {
+        reports.iter().for_each(|(name, report)| println!("{name}\n{report}"));
     }
     Ok(())
 }
@@ -261,7 +272,7 @@ fn stopped_by_ctrl_c() -> CancellationToken {
 }
 
 /// A log table in Kestra's form, its rows a minute apart up to now.
-async fn make_rows(path: &str) -> Result<(), sqlx::Error> {
+pub(crate) async fn make_rows(path: &str) -> Result<(), sqlx::Error> {
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path).create_if_missing(true);
     let pool = sqlx::SqlitePool::connect_with(options).await?;
     sqlx::raw_sql(

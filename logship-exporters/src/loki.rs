@@ -53,6 +53,7 @@ const SERVICE_NAME: &str = "service_name";
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct LokiConfig {
@@ -95,6 +96,7 @@ pub struct LokiConfig {
 /// What the server takes. Each default is that of `limits_config`
 /// (<https://grafana.com/docs/loki/latest/configure/#limits_config>). What exceeds one is rejected before it is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct LokiLimits {
@@ -128,6 +130,7 @@ impl Default for LokiLimits {
 /// How to be let in. In a configuration: `"none"`, `{"basic": {"username": …, "password": …}}` or
 /// `{"bearer": {"token": …}}`.
 #[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum LokiAuth {
@@ -151,6 +154,7 @@ pub enum LokiAuth {
 /// Where a label's value is taken from. In a configuration: `{"value": …}`, `{"attribute": …}`, `"severity"`,
 /// `"partition"` or `"scope"`. A record for which there is none goes without the label.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum LokiLabel {
@@ -168,6 +172,7 @@ pub enum LokiLabel {
 
 /// What stands in a line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum LokiLine {
@@ -273,6 +278,8 @@ pub struct Loki {
 }
 
 pub(crate) fn register(registry: &mut Registry) {
+    #[cfg(feature = "schema")]
+    registry.describe_exporter::<LokiConfig>("loki");
     registry.add_exporter("loki", |fields, context| Loki::new(read_fields(fields)?, context.clone()));
 }
 
