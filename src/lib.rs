@@ -1,5 +1,8 @@
-#![cfg_attr(feature = "sqlite", doc = include_str!("../README.md"))]
-#![cfg_attr(not(feature = "sqlite"), doc = "An embeddable log shipper; the README says what it does.")]
+#![cfg_attr(all(feature = "sqlite", feature = "config"), doc = include_str!("../README.md"))]
+#![cfg_attr(
+    not(all(feature = "sqlite", feature = "config")),
+    doc = "An embeddable log shipper; the README says what it does."
+)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod config;

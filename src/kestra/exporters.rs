@@ -267,3 +267,35 @@ const AZURE_STORAGE: Mapping = Mapping {
     ],
     constants: &[("format", "json"), ("prefix", "kestra-log-file")],
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_migration_page_names_every_type_and_its_exporter() {
+        let page = include_str!("../../docs/migrating-from-kestra.md");
+        for mapping in ALL {
+            for name in mapping.types {
+                let short = name.strip_prefix("io.kestra.plugin.ee.").unwrap_or(name);
+                assert!(page.contains(&format!("`{short}`")), "{name}");
+            }
+            assert!(page.contains(&format!("`{}`", mapping.exporter)), "{}", mapping.exporter);
+        }
+    }
+
+    #[test]
+    fn what_a_property_is_used_by_is_there() {
+        for mapping in ALL {
+            let is_there = |name: &str| mapping.properties.iter().any(|property| property.name == name);
+            for property in mapping.properties {
+                match property.target {
+                    UsedBy(name) => assert!(is_there(name), "{name}"),
+                    Hosts { prefix, .. } => assert!(is_there(prefix), "{prefix}"),
+                    Header { name, .. } => assert!(name.is_empty() || is_there(name), "{name}"),
+                    _ => {}
+                }
+            }
+        }
+    }
+}

@@ -45,6 +45,11 @@
 //!
 //! `docs/migrating-from-kestra.md` says what maps to what, and what differs.
 
+/// The page's example compiles.
+#[cfg(all(doctest, feature = "postgres", feature = "file"))]
+#[doc = include_str!("../../docs/migrating-from-kestra.md")]
+struct MigrationPage;
+
 mod exporters;
 mod mapping;
 mod reader;
