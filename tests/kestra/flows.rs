@@ -28,9 +28,12 @@ impl Exporter for Told {
     }
 }
 
+/// What exporters were told, by their names in the registry.
+type Heard = Arc<Mutex<Vec<(&'static str, Fields)>>>;
+
 /// A registry whose exporters only remember what they were told.
-fn listening() -> (Registry, Arc<Mutex<Vec<(&'static str, Fields)>>>) {
-    let told: Arc<Mutex<Vec<(&'static str, Fields)>>> = Arc::default();
+fn listening() -> (Registry, Heard) {
+    let told = Heard::default();
     let mut registry = Registry::new();
     for kind in [
         "azure_blob",
