@@ -330,3 +330,34 @@ fn json_and_toml_are_read_like_yaml() {
         assert!(error.contains("`soon` is no duration") && error.contains(place), "{error}");
     }
 }
+
+/// Goal: nothing that is written makes the reader fail but with an error. Method: flows with pieces cut out, doubled and
+/// put elsewhere, from a seed.
+#[test]
+fn a_damaged_flow_is_a_flow_or_an_error_with_its_kind() {
+    let mut random = fastrand::Rng::with_seed(7);
+    let (mut taken, mut refused) = (0, 0);
+    for _ in 0..3_000 {
+        let mut text: Vec<char> = FLOW.chars().collect();
+        for _ in 0..random.usize(1..4) {
+            let from = random.usize(..text.len() - 40);
+            let piece: Vec<char> = text[from..from + random.usize(1..40)].to_vec();
+            let to = random.usize(..text.len() - 40);
+            match random.u8(..3) {
+                0 => drop(text.splice(to..to, piece)),
+                1 => drop(text.splice(to..to + piece.len(), [])),
+                _ => text[to] = ['{', '}', '"', ':', '-', '&', '*', '\n', '\t', '0', '|', '%'][random.usize(..12)],
+            }
+        }
+        let text: String = text.into_iter().collect();
+        match Flow::parse(&text, &FlowContext::new()) {
+            Ok(_) => taken += 1,
+            Err(error) => {
+                refused += 1;
+                assert_eq!(error.kind(), ErrorKind::Config, "{error}\n{text}");
+                assert!(error.context("line").is_some(), "no place: {error}\n{text}");
+            }
+        }
+    }
+    assert!(taken > 100 && refused > 1_000, "{taken} taken, {refused} refused");
+}
