@@ -363,6 +363,30 @@ mod tests {
     }
 
     #[test]
+    fn p12_what_cannot_be_read_is_not_quoted() {
+        for (text, syntax) in [
+            ("key: !!int hunter2", Syntax::Yaml),
+            ("key: !!bool hunter2", Syntax::Yaml),
+            ("key: !!binary hunter2", Syntax::Yaml),
+            ("key: !!float hunter2", Syntax::Yaml),
+            ("key: \"hunter2", Syntax::Yaml),
+            ("key: 'hunter2\nx: 1", Syntax::Yaml),
+            ("key: *hunter2", Syntax::Yaml),
+            ("key: &a hunter2: x: y", Syntax::Yaml),
+            ("key: \"hunter2\\q\"", Syntax::Yaml),
+            ("key: {hunter2: hunter2", Syntax::Yaml),
+            ("key = hunter2", Syntax::Toml),
+            ("key = \"hunter2", Syntax::Toml),
+            ("key = 1hunter2", Syntax::Toml),
+            ("key = \"hunter2\" hunter2", Syntax::Toml),
+        ] {
+            if let Err(error) = Node::parse(text, syntax) {
+                assert!(!format!("{error} {error:?}").contains("hunter2"), "{text}: {error}");
+            }
+        }
+    }
+
+    #[test]
     fn a_name_in_yaml_is_a_name() {
         let node = Node::parse("namespace: no\n", Syntax::Yaml).unwrap();
         assert_eq!(node.get("namespace").and_then(Node::as_text), Some("no"));

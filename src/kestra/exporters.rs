@@ -270,7 +270,12 @@ const AZURE_STORAGE: Mapping = Mapping {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use logship_core::{BuildContext, SecretProvider};
+
     use super::*;
+    use crate::kestra::{Flow, FlowContext};
 
     #[test]
     fn the_migration_page_names_every_type_and_its_exporter() {
@@ -282,6 +287,77 @@ mod tests {
             }
             assert!(page.contains(&format!("`{}`", mapping.exporter)), "{}", mapping.exporter);
         }
+    }
+
+    /// Secrets that are all one word, or an address.
+    #[derive(Debug)]
+    struct Secrets;
+
+    impl SecretProvider for Secrets {
+        fn secret(&self, name: &str) -> Option<logship_core::Secret> {
+            Some(if name == "URL" { "http://127.0.0.1:1" } else { "word" }.into())
+        }
+    }
+
+    /// A flow with one exporter, which says everything it can.
+    fn with_every_property(mapping: &Mapping) -> String {
+        let mut exporter = serde_json::json!({"id": "one", "type": mapping.types[0]});
+        for property in mapping.properties {
+            let is_address = ["endpoint", "basepath", "host"].iter().any(|part| {
+                let name = property.name.to_lowercase();
+                name.contains(part) && !name.starts_with("connection")
+            });
+            let value = match property.target {
+                // Either this or a user.
+                Headers { others: None, .. } => continue,
+                Headers { .. } => serde_json::json!(["X-Team: a"]),
+                Hosts { .. } => serde_json::json!(["http://127.0.0.1:1"]),
+                Texts(_) => serde_json::json!(["word"]),
+                Number(_) => 7.into(),
+                Flag(_) => true.into(),
+                Millis(_) => "PT1H".into(),
+                NoEffect(_) if property.name == "chunk" => 7.into(),
+                Secret(_) if is_address => "{{ secret('URL') }}".into(),
+                Secret(_) => "{{ secret('WORD') }}".into(),
+                Text(_) if is_address => "http://127.0.0.1:1".into(),
+                Text("format") => "JSON".into(),
+                _ => serde_json::Value::from("word"),
+            };
+            let mut place = &mut exporter;
+            for step in property.name.split('.') {
+                place = &mut place[step];
+            }
+            *place = value;
+        }
+        let shipper = "io.kestra.plugin.ee.core.log.LogShipper";
+        serde_json::json!({"id": "f", "namespace": "n",
+            "tasks": [{"id": "t", "type": shipper, "logExporters": [exporter]}]})
+        .to_string()
+    }
+
+    /// Goal: our exporters know every field that a table names. Method: each is told everything; one that is not compiled
+    /// in cannot be asked.
+    #[test]
+    fn every_field_of_a_table_is_one_of_its_exporter() {
+        let context = BuildContext::new(Arc::new(Secrets));
+        let registry = crate::registry();
+        let mut asked = 0;
+        for mapping in ALL {
+            let flow = Flow::parse(&with_every_property(mapping), &FlowContext::new());
+            let flow = flow.unwrap_or_else(|error| panic!("{}: {error}", mapping.exporter));
+            let mut fields = flow.shippers[0].exporters[0].fields(&context).unwrap();
+            let lane = fields.remove("lane").unwrap_or_else(|| serde_json::json!({}));
+            serde_json::from_value::<logship_core::LaneOptions>(lane).unwrap();
+            if registry.exporter_names().any(|name| name == mapping.exporter) {
+                asked += 1;
+                if let Err(error) =
+                    registry.exporter(mapping.exporter, fields, &flow.shippers[0].with_composed(&context))
+                {
+                    panic!("{}: {error}", mapping.exporter);
+                }
+            }
+        }
+        assert!(asked >= 8 || registry.exporter_names().count() < 10, "{asked}");
     }
 
     #[test]

@@ -17,12 +17,16 @@ pub struct EnvironmentSecrets;
 
 impl SecretProvider for EnvironmentSecrets {
     fn secret(&self, name: &str) -> Option<Secret> {
-        let encoded = std::env::var(format!("SECRET_{name}")).ok()?;
-        let decoded = STANDARD.decode(encoded.trim()).ok()?;
-        // A line break at the end comes from `echo`.
-        let text = String::from_utf8(decoded).ok()?;
-        Some(Secret::new(text.trim_end_matches(['\r', '\n'])))
+        decode(&std::env::var(format!("SECRET_{name}")).ok()?)
     }
+}
+
+fn decode(encoded: &str) -> Option<Secret> {
+    // The program `base64` breaks lines after 76 characters.
+    let encoded: String = encoded.split_whitespace().collect();
+    let text = String::from_utf8(STANDARD.decode(encoded).ok()?).ok()?;
+    // A line break at the end comes from `echo`.
+    Some(Secret::new(text.trim_end_matches(['\r', '\n'])))
 }
 
 /// The program's secrets, and texts with some of them in it, put together anew each time they are asked for.
@@ -55,5 +59,19 @@ impl SecretProvider for Composed {
 impl fmt::Debug for Composed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Composed").field("context", &self.context).field("templates", &self.templates).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_of_the_environment_is_base64_as_programs_write_it() {
+        let exposed = |encoded| decode(encoded).map(|secret| secret.expose().to_owned());
+        assert_eq!(exposed("aHVudGVyMg=="), Some("hunter2".to_owned()));
+        assert_eq!(exposed("aHVu\ndGVyMgo=\n"), Some("hunter2".to_owned()));
+        assert_eq!(exposed("hunter2"), None);
+        assert!(EnvironmentSecrets.secret("LOGSHIP_TEST_NOT_SET").is_none());
     }
 }

@@ -247,8 +247,7 @@ impl Shipper {
         registry: &Registry,
         context: &BuildContext,
     ) -> Result<LogShipperBuilder, Error> {
-        let templates = self.exporters.iter().flat_map(Exporter::composed).collect();
-        let with_composed = Composed { context: context.clone(), templates }.context();
+        let with_composed = self.with_composed(context);
         let mut builder = LogShipper::builder_shared(source)
             .offsets_shared(offsets)
             .offset_key(&self.offset_key)
@@ -269,6 +268,12 @@ impl Shipper {
             builder = builder.lane(Lane::shared(&exporter.id, made).options(options));
         }
         Ok(builder)
+    }
+
+    /// The context, which also knows the secrets that stand among other words.
+    pub(super) fn with_composed(&self, context: &BuildContext) -> BuildContext {
+        let templates = self.exporters.iter().flat_map(Exporter::composed).collect();
+        Composed { context: context.clone(), templates }.context()
     }
 
     /// What a run gave out, as Kestra has it: `outputs`, by exporter, with `uris` and, for the first of them, `uri`. It
