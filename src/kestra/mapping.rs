@@ -10,7 +10,7 @@ use super::exporters::{ALL, NOT_TAKEN};
 use super::reader::{Reader, wrong};
 use super::template::Template;
 use super::{Exporter, Note};
-use crate::document::{Entry, Node, Place};
+use crate::document::{Content, Entry, Node, Place};
 
 /// How an exporter of Kestra's is called and set up here.
 pub(super) struct Mapping {
@@ -96,7 +96,7 @@ impl Mapping {
         let mut settings = Vec::new();
         for property in self.properties {
             if let Some(entry) = given.get(property.name) {
-                let at = At { path: format!("{path}.{}", property.name), place: entry.node.place };
+                let at = At { exporter: path, path: format!("{path}.{}", property.name), place: entry.node.place };
                 self.apply(property.target, entry, &at, &given, reader, &mut settings)?;
             }
         }
@@ -131,7 +131,7 @@ impl Mapping {
             if let Some(property) = self.properties.iter().find(|property| property.name == name) {
                 given.insert(property.name, entry);
             } else if self.properties.iter().any(|property| property.name.starts_with(&below)) {
-                if entry.node.entries().is_empty() {
+                if !matches!(entry.node.content, Content::Map(_)) {
                     let message = format!("must be a map, and is {}", entry.node.kind());
                     return Err(wrong(&format!("{path}.{name}"), entry.node.place, message));
                 }
@@ -151,7 +151,7 @@ impl Mapping {
         &self,
         target: Target,
         entry: &Entry,
-        at: &At,
+        at: &At<'_>,
         given: &BTreeMap<&'static str, &Entry>,
         reader: &mut Reader<'_>,
         settings: &mut Vec<Setting>,
@@ -169,14 +169,13 @@ impl Mapping {
             Target::Texts(field) => set(field, Setup::Texts(reader.templates(node, &at.path)?)),
             Target::Hosts { field, prefix } => {
                 let mut hosts = reader.templates(node, &at.path)?;
-                if let Some(prefix) = given.get(prefix) {
-                    let prefix = reader.text(&prefix.node, &at.path)?;
+                if let Some(prefix) = at.other(prefix, given, reader)? {
                     hosts.iter_mut().for_each(|host| join(host, &prefix));
                 }
                 set(field, Setup::Texts(hosts));
             }
             Target::Header { field, name, usual, scheme } => {
-                let name = given.get(name).map(|name| reader.text(&name.node, &at.path)).transpose()?;
+                let name = at.other(name, given, reader)?;
                 let value = reader.template(node, &at.path)?.with_prefix(scheme);
                 set(&format!("{field}.{}", name.as_deref().unwrap_or(usual)), Setup::Secret(value));
             }
@@ -225,12 +224,25 @@ impl Mapping {
     }
 }
 
-struct At {
+/// A property that is read.
+struct At<'a> {
+    exporter: &'a str,
     path: String,
     place: Place,
 }
 
-impl At {
+impl At<'_> {
+    /// The text of another property of the same exporter, if it is there.
+    fn other(
+        &self,
+        name: &str,
+        given: &BTreeMap<&'static str, &Entry>,
+        reader: &Reader<'_>,
+    ) -> Result<Option<String>, Error> {
+        let entry = given.get(name);
+        entry.map(|entry| reader.text(&entry.node, &format!("{}.{name}", self.exporter))).transpose()
+    }
+
     fn setting(&self, field: &str, value: Setup) -> Setting {
         Setting { field: field.to_owned(), path: self.path.clone(), place: self.place, value }
     }

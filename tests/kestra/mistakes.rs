@@ -167,6 +167,13 @@ const FLOW_MISTAKES: &[Mistake] = &[
         &["tasks[0].logExporters[1].connection", "must be a map"],
     ),
     ("format: JSON", "format: XML", "XML", &["tasks[0].logExporters[0].format", "`ion`", "`json`"]),
+    (
+        "          hosts:\n            - https://es:9200\n",
+        "          pathPrefix: 9\n          hosts: [https://es:9200]\n",
+        "9\n          hosts",
+        &["tasks[0].logExporters[1].connection.pathPrefix", "put it in quotes"],
+    ),
+    ("          hosts:\n            - https://es:9200\n", "", "id: search", &["`connection.hosts` is required"]),
     // Expressions and secrets.
     (
         "indexName: logs",
