@@ -1,5 +1,6 @@
 //! The flows of the guide deliver to destinations as strict as the vendors' documents.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use logship::kestra::{Flow, FlowContext};
@@ -36,7 +37,11 @@ fn store() -> Arc<MemorySource> {
 
 /// Runs the one shipper of a flow, twice: the second time there is nothing new.
 async fn ship(yaml: &str, context: &BuildContext) -> (Flow, RunReport) {
-    let storage = std::env::temp_dir().join(format!("logship-kestra-{}", std::process::id()));
+    ship_with(yaml, context, Path::new("storage")).await
+}
+
+/// The same, with files in this folder.
+async fn ship_with(yaml: &str, context: &BuildContext, storage: &Path) -> (Flow, RunReport) {
     let flow = Flow::parse(yaml, &FlowContext::new().variable("region", "r").storage(storage)).unwrap();
     let (source, offsets) = (store(), Arc::new(MemoryOffsets::new()));
     let shipper = flow.shippers[0].build(source, offsets, &registry(), context).unwrap();
@@ -126,7 +131,8 @@ async fn k14_the_opentelemetry_flow_puts_its_token_behind_the_word_bearer() {
 /// Goal: what a shipper writes can be used by the next task. Method: the upload of the guide asks for a file's address.
 #[tokio::test]
 async fn k21_files_of_at_most_a_hundred_lines_are_an_output_of_the_task() {
-    let (flow, report) = ship(&text_of("file_then_upload"), &BuildContext::default()).await;
+    let dir = tempfile::tempdir().unwrap();
+    let (flow, report) = ship_with(&text_of("file_then_upload"), &BuildContext::default(), dir.path()).await;
     let outputs = flow.shippers[0].outputs(&report);
     let uris = outputs["outputs"]["file"]["uris"].as_array().unwrap();
     assert_eq!(uris.len(), 3);
