@@ -1,8 +1,15 @@
-#![cfg_attr(feature = "sqlite", doc = include_str!("../README.md"))]
-#![cfg_attr(not(feature = "sqlite"), doc = "An embeddable log shipper; the README says what it does.")]
+#![cfg_attr(all(feature = "sqlite", feature = "config"), doc = include_str!("../README.md"))]
+#![cfg_attr(
+    not(all(feature = "sqlite", feature = "config")),
+    doc = "An embeddable log shipper; the README says what it does."
+)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod config;
+#[cfg(feature = "config")]
+mod document;
+#[cfg(feature = "kestra")]
+pub mod kestra;
 
 /// Exporters, one module a destination.
 pub use logship_exporters as exporters;

@@ -163,6 +163,11 @@ impl Error {
         &self.0.message
     }
 
+    /// What was added under this name with [`with`](Error::with), such as the `field` of a configuration error.
+    pub fn context(&self, name: &str) -> Option<&str> {
+        self.0.context.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str())
+    }
+
     /// Whether the same again may succeed.
     pub fn is_retryable(&self) -> bool {
         !matches!(self.0.advice, Advice::Never)

@@ -20,6 +20,7 @@ pub struct Lane {
 
 /// How a lane ships. The fields of an exporter's entry in a configuration, beside the exporter's own.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct LaneOptions {
@@ -32,6 +33,7 @@ pub struct LaneOptions {
     pub concurrency: usize,
     /// How long a chunk may wait for more records when the source has no more now, in a continuous run. Default none.
     #[serde(with = "millis", rename = "linger_ms")]
+    #[cfg_attr(feature = "schema", schemars(with = "u64"))]
     pub linger: Duration,
     /// Which of the shipper's records this lane wants. Default all.
     pub filter: Query,
@@ -47,6 +49,7 @@ pub struct LaneOptions {
     pub retry: RetryPolicy,
     /// How long one attempt may take. After that its outcome is unknown, and it is repeated. Default 60 s.
     #[serde(with = "millis", rename = "attempt_timeout_ms")]
+    #[cfg_attr(feature = "schema", schemars(with = "u64"))]
     pub attempt_timeout: Duration,
 }
 
@@ -69,6 +72,7 @@ impl Default for LaneOptions {
 
 /// What happens to a record that the destination refuses for good.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum OnReject {
@@ -86,6 +90,7 @@ pub enum OnReject {
 /// (full jitter, <https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/>), or after the time that
 /// the destination asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct RetryPolicy {
@@ -94,9 +99,11 @@ pub struct RetryPolicy {
     pub attempts_max: u32,
     /// The bound of the first delay. Default 500 ms.
     #[serde(with = "millis", rename = "delay_initial_ms")]
+    #[cfg_attr(feature = "schema", schemars(with = "u64"))]
     pub delay_initial: Duration,
     /// The largest bound, also for what a destination asks for. Default 60 s.
     #[serde(with = "millis", rename = "delay_max_ms")]
+    #[cfg_attr(feature = "schema", schemars(with = "u64"))]
     pub delay_max: Duration,
 }
 

@@ -32,6 +32,8 @@ mod registry;
 mod rehearsal;
 mod report;
 mod reship;
+#[cfg(feature = "schema")]
+mod schema;
 mod secret;
 mod severity;
 mod shipper;

@@ -9,6 +9,7 @@ use crate::{LogRecord, Severity, Value};
 /// Which records of a source are wanted. A source applies it where that is cheapest: in its own query if it has one,
 /// else with [`Query::matches`]. The default wants all.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct Query {
@@ -65,6 +66,7 @@ impl fmt::Display for Query {
 
 /// A condition on one attribute of a record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Filter {
     /// The attribute's name.
@@ -76,6 +78,7 @@ pub struct Filter {
 
 /// What the value of an attribute must be. Compared as text, so that a number matches its digits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Condition {

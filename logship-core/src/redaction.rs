@@ -32,6 +32,7 @@ pub struct Redaction {
 
 /// What a configuration says of a [`Redaction`].
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct RedactionConfig {
     /// Masks what [`Redaction::builtin`] finds. Default true.
@@ -54,6 +55,7 @@ impl Default for RedactionConfig {
 
 /// What is put in the place of a secret.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Redact {

@@ -80,6 +80,17 @@ pub struct Registry {
     exporters: BTreeMap<&'static str, Build<dyn Exporter>>,
     sources: BTreeMap<&'static str, Build<dyn Source>>,
     stores: BTreeMap<&'static str, Build<dyn OffsetStore>>,
+    #[cfg(feature = "schema")]
+    pub(crate) schemas: Schemas,
+}
+
+/// What configurations look like, by the names of what they configure.
+#[cfg(feature = "schema")]
+#[derive(Clone, Default)]
+pub(crate) struct Schemas {
+    pub(crate) exporters: BTreeMap<&'static str, crate::schema::Describe>,
+    pub(crate) sources: BTreeMap<&'static str, crate::schema::Describe>,
+    pub(crate) stores: BTreeMap<&'static str, crate::schema::Describe>,
 }
 
 impl Registry {

@@ -4,17 +4,21 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use serde::ser::{SerializeMap, SerializeStruct};
+use serde::{Serialize, Serializer};
+
 use crate::{Error, RecordId, Rejection, Timestamp};
 
 /// What a run did, lane by lane.
 ///
-/// `Display` is a table for people.
-#[derive(Debug)]
+/// `Display` is a table for people. Serialised, it is the same with all its fields, durations in seconds.
+#[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct RunReport {
     /// When the run began.
     pub started: Timestamp,
     /// How long it took.
+    #[serde(rename = "elapsed_secs", serialize_with = "secs")]
     pub elapsed: Duration,
     /// Records read from the source. A record that several lanes took from one read counts once.
     pub source_records: u64,
@@ -32,7 +36,7 @@ pub struct RunReport {
 }
 
 /// What a run deleted from the source.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize)]
 #[non_exhaustive]
 pub struct Deletion {
     /// Records deleted, each of which every lane had.
@@ -41,6 +45,7 @@ pub struct Deletion {
     /// it was read for the last time, or were shipped before deletion was switched on.
     pub kept: u64,
     /// Why the rest was not deleted. The next run goes on with it.
+    #[serde(serialize_with = "maybe_text")]
     pub error: Option<Error>,
 }
 
@@ -79,7 +84,7 @@ impl RunReport {
 ///
 /// Every record the lane read is in exactly one of four places:
 /// `read = accepted + rejected + dropped + left`.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct LaneReport {
     /// The lane's id.
@@ -87,6 +92,7 @@ pub struct LaneReport {
     /// The kind of its exporter.
     pub kind: &'static str,
     /// How it ended.
+    #[serde(flatten)]
     pub status: LaneStatus,
     /// Records taken from the source.
     pub read: u64,
@@ -101,6 +107,7 @@ pub struct LaneReport {
     /// Of those rejected, records that the lane's dead letter has accepted.
     pub dead_lettered: u64,
     /// Records refused since the last one that was accepted.
+    #[serde(skip)]
     pub(crate) rejected_in_a_row: u64,
     /// Records not sent because of a rule, by reason.
     pub dropped: BTreeMap<&'static str, u64>,
@@ -111,6 +118,7 @@ pub struct LaneReport {
     /// Of those accepted, records that appeared behind others which had been shipped.
     pub late: u64,
     /// How old the latest of them was when it was shipped.
+    #[serde(rename = "lateness_max_secs", serialize_with = "maybe_secs")]
     pub lateness_max: Option<Duration>,
     /// Records under way, without an answer, when the run ended. The next run sends them again.
     pub in_doubt: u64,
@@ -129,14 +137,17 @@ pub struct LaneReport {
     /// Records refused, by code.
     pub rejected_by_code: BTreeMap<String, u64>,
     /// The first few refusals, in the destination's words.
+    #[serde(serialize_with = "rejections")]
     pub rejections: Vec<(RecordId, Rejection)>,
     /// How far behind the run's end the last finished record was, if records are left.
+    #[serde(rename = "lag_secs", serialize_with = "maybe_secs")]
     pub lag: Option<Duration>,
     /// The time of the last finished record.
     pub last_timestamp: Option<Timestamp>,
     /// Where files or objects were written.
     pub uris: Vec<String>,
     /// From the lane's start to its end.
+    #[serde(rename = "elapsed_secs", serialize_with = "secs")]
     pub elapsed: Duration,
 }
 
@@ -150,6 +161,50 @@ pub enum LaneStatus {
     Interrupted,
     /// It could not go on. What it did not finish is still in the source.
     Stopped(Error),
+}
+
+/// `status`: `complete`, `interrupted` or `stopped`, and then `error`.
+impl Serialize for LaneStatus {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        let status = match self {
+            LaneStatus::Complete => "complete",
+            LaneStatus::Interrupted => "interrupted",
+            LaneStatus::Stopped(_) => "stopped",
+        };
+        map.serialize_entry("status", status)?;
+        if let LaneStatus::Stopped(error) = self {
+            map.serialize_entry("error", &error.to_string())?;
+        }
+        map.end()
+    }
+}
+
+fn secs<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(duration.as_secs_f64())
+}
+
+fn maybe_secs<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    duration.map(|duration| duration.as_secs_f64()).serialize(serializer)
+}
+
+fn maybe_text<S: Serializer>(error: &Option<Error>, serializer: S) -> Result<S::Ok, S::Error> {
+    error.as_ref().map(Error::to_string).serialize(serializer)
+}
+
+fn rejections<S: Serializer>(all: &[(RecordId, Rejection)], serializer: S) -> Result<S::Ok, S::Error> {
+    struct Refused<'a>(&'a (RecordId, Rejection));
+    impl Serialize for Refused<'_> {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            let (id, rejection) = self.0;
+            let mut refused = serializer.serialize_struct("Refused", 3)?;
+            refused.serialize_field("record", &id.to_string())?;
+            refused.serialize_field("code", &rejection.code)?;
+            refused.serialize_field("reason", &rejection.reason)?;
+            refused.end()
+        }
+    }
+    serializer.collect_seq(all.iter().map(Refused))
 }
 
 impl LaneReport {

@@ -30,11 +30,14 @@ pub trait Transform: fmt::Debug + Send + Sync {
 /// assert_eq!(record.resource.attributes[0].1, "production".into());
 /// ```
 #[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Enrichment {
     /// Attributes of every record, by name.
+    #[cfg_attr(feature = "schema", schemars(with = "Vec<(String, String)>"))]
     attributes: Vec<(Text, Text)>,
     /// Attributes of every record's resource, by name.
+    #[cfg_attr(feature = "schema", schemars(with = "Vec<(String, String)>"))]
     resource: Vec<(Text, Text)>,
 }
 

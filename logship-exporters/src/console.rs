@@ -27,6 +27,7 @@ use crate::encode::json;
 
 /// What a configuration says of a [`Console`].
 #[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct ConsoleConfig {
     /// The form of a record. Default text.
@@ -40,6 +41,7 @@ pub struct ConsoleConfig {
 
 /// The form of a record on the console.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum ConsoleFormat {
@@ -53,6 +55,7 @@ pub enum ConsoleFormat {
 
 /// Where records are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum ConsoleStream {
@@ -70,6 +73,8 @@ pub struct Console {
 }
 
 pub(crate) fn register(registry: &mut Registry) {
+    #[cfg(feature = "schema")]
+    registry.describe_exporter::<ConsoleConfig>("console");
     registry.add_exporter("console", |fields, _| Ok(Console::new(read_fields(fields)?)));
 }
 

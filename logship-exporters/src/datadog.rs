@@ -45,6 +45,7 @@ const PATH: &str = "/api/v2/logs";
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct DatadogConfig {
@@ -168,6 +169,8 @@ pub struct Datadog {
 }
 
 pub(crate) fn register(registry: &mut Registry) {
+    #[cfg(feature = "schema")]
+    registry.describe_exporter::<DatadogConfig>("datadog");
     registry.add_exporter("datadog", |fields, context| Datadog::new(read_fields(fields)?, context));
 }
 

@@ -46,11 +46,13 @@ const FILTER: &str = "took,errors,items.*.status,items.*.error,items.*.failure_s
 /// # Ok::<(), logship_core::Error>(())
 /// ```
 #[derive(Clone, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ElasticsearchConfig {
     /// The addresses of the nodes, such as `https://es-1:9200`; requests go to each in turn. A path is kept as a
     /// prefix. Credentials do not belong here but into `auth`. Either this or `cloud_id`.
     #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(with = "Vec<String>"))]
     pub hosts: Vec<Url>,
     /// The id of a deployment in Elastic Cloud.
     #[serde(default)]
@@ -88,6 +90,7 @@ pub struct ElasticsearchConfig {
 
 /// How to get in.
 #[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum ElasticsearchAuth {
     /// Nobody asks.
@@ -411,5 +414,7 @@ impl fmt::Debug for Elasticsearch {
 
 /// Adds the exporter `elasticsearch`.
 pub fn register(registry: &mut Registry) {
+    #[cfg(feature = "schema")]
+    registry.describe_exporter::<ElasticsearchConfig>("elasticsearch");
     registry.add_exporter("elasticsearch", |fields, context| Elasticsearch::new(read_fields(fields)?, context));
 }

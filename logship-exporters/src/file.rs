@@ -32,6 +32,7 @@ use crate::encode::{Format, Rows};
 
 /// What a configuration says of a [`FileExporter`].
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct FileConfig {
     /// The folder. It is made when it is not there. Default `logs`.
@@ -85,6 +86,8 @@ impl Drop for Attempt {
 }
 
 pub(crate) fn register(registry: &mut Registry) {
+    #[cfg(feature = "schema")]
+    registry.describe_exporter::<FileConfig>("file");
     registry.add_exporter("file", |fields, _| {
         let config: FileConfig = read_fields(fields)?;
         let positive =

@@ -38,6 +38,7 @@ use crate::rotated::Rotated;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct HttpConfig {
@@ -98,6 +99,7 @@ fn default_chunk_bytes_max() -> usize {
 
 /// How to send.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub enum HttpMethod {
     /// `POST`
@@ -111,6 +113,7 @@ pub enum HttpMethod {
 
 /// What bodies look like.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum HttpFormat {
@@ -124,6 +127,7 @@ pub enum HttpFormat {
 /// How to be let in. In a configuration: `"none"`, `{"basic": {"username": …, "password": …}}`,
 /// `{"bearer": {"token": …}}` or `{"header": {"name": …, "value": …}}`.
 #[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum HttpAuth {
@@ -179,6 +183,8 @@ pub struct Http {
 }
 
 pub(crate) fn register(registry: &mut Registry) {
+    #[cfg(feature = "schema")]
+    registry.describe_exporter::<HttpConfig>("http");
     registry.add_exporter("http", |fields, context| Http::new(read_fields(fields)?, context.clone()));
 }
 

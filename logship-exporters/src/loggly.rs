@@ -34,6 +34,7 @@ const EVENT_BYTES_MAX: usize = 1_000_000;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct LogglyConfig {
@@ -121,6 +122,8 @@ pub struct Loggly {
 }
 
 pub(crate) fn register(registry: &mut Registry) {
+    #[cfg(feature = "schema")]
+    registry.describe_exporter::<LogglyConfig>("loggly");
     registry.add_exporter("loggly", |fields, context| Loggly::new(read_fields(fields)?, context.clone()));
 }
 

@@ -36,6 +36,7 @@ const LINE_BYTES_MAX: usize = 500_000;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct LogzioConfig {
@@ -145,6 +146,8 @@ pub struct Logzio {
 }
 
 pub(crate) fn register(registry: &mut Registry) {
+    #[cfg(feature = "schema")]
+    registry.describe_exporter::<LogzioConfig>("logzio");
     registry.add_exporter("logzio", |fields, context| Logzio::new(read_fields(fields)?, context.clone()));
 }
 

@@ -1,6 +1,7 @@
 //! Grafana Loki, through its push API.
 
 mod encoding;
+mod limits;
 mod refusals;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use reqwest::{Method, Request, Url};
 use serde::Deserialize;
 
 use self::encoding::Fragments;
+pub use self::limits::LokiLimits;
 use self::refusals::Verdict;
 use crate::delivery::{Answer, Delivery, basic, host_of, parse_url, secret_value};
 pub use crate::delivery::{Connection, TlsVersion};
@@ -53,6 +55,7 @@ const SERVICE_NAME: &str = "service_name";
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct LokiConfig {
@@ -92,42 +95,10 @@ pub struct LokiConfig {
     pub connection: Connection,
 }
 
-/// What the server takes. Each default is that of `limits_config`
-/// (<https://grafana.com/docs/loki/latest/configure/#limits_config>). What exceeds one is rejected before it is sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-#[non_exhaustive]
-pub struct LokiLimits {
-    /// Bytes of a line, `max_line_size`. Default: 262,144 (256 KiB).
-    pub line_bytes_max: usize,
-    /// Bytes of the structured metadata of a line, names and values: `max_structured_metadata_size`. Default: 65,536.
-    pub metadata_bytes_max: usize,
-    /// Entries of the structured metadata of a line, `max_structured_metadata_entries_count`. Default: 128.
-    pub metadata_entries_max: usize,
-    /// Bytes of a label's value, `max_label_value_length`; a longer one is cut. Default: 2,048.
-    pub label_value_bytes_max: usize,
-    /// How old a line may be, in seconds, `reject_old_samples_max_age`; 0 for any. Default: 604,800 (a week).
-    pub age_max_secs: u64,
-    /// How far in the future a line may lie, in seconds, `creation_grace_period`; 0 for any. Default: 600.
-    pub ahead_max_secs: u64,
-}
-
-impl Default for LokiLimits {
-    fn default() -> Self {
-        LokiLimits {
-            line_bytes_max: 256 * 1024,
-            metadata_bytes_max: 64 * 1024,
-            metadata_entries_max: 128,
-            label_value_bytes_max: 2_048,
-            age_max_secs: 7 * 24 * 3600,
-            ahead_max_secs: 600,
-        }
-    }
-}
-
 /// How to be let in. In a configuration: `"none"`, `{"basic": {"username": …, "password": …}}` or
 /// `{"bearer": {"token": …}}`.
 #[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum LokiAuth {
@@ -151,6 +122,7 @@ pub enum LokiAuth {
 /// Where a label's value is taken from. In a configuration: `{"value": …}`, `{"attribute": …}`, `"severity"`,
 /// `"partition"` or `"scope"`. A record for which there is none goes without the label.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum LokiLabel {
@@ -168,6 +140,7 @@ pub enum LokiLabel {
 
 /// What stands in a line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum LokiLine {
@@ -273,6 +246,8 @@ pub struct Loki {
 }
 
 pub(crate) fn register(registry: &mut Registry) {
+    #[cfg(feature = "schema")]
+    registry.describe_exporter::<LokiConfig>("loki");
     registry.add_exporter("loki", |fields, context| Loki::new(read_fields(fields)?, context.clone()));
 }
 

@@ -41,6 +41,7 @@ const PATH: &str = "/log/v1";
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct NewRelicConfig {
@@ -70,6 +71,7 @@ pub struct NewRelicConfig {
 
 /// Where an account is. <https://docs.newrelic.com/docs/logs/log-api/introduction-log-api/#endpoint>
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum NewRelicRegion {
@@ -162,6 +164,8 @@ pub struct NewRelic {
 }
 
 pub(crate) fn register(registry: &mut Registry) {
+    #[cfg(feature = "schema")]
+    registry.describe_exporter::<NewRelicConfig>("newrelic");
     registry.add_exporter("newrelic", |fields, context| NewRelic::new(read_fields(fields)?, context));
 }
 

@@ -52,6 +52,7 @@ const FILTER: &str = "took,errors,items.*.status,items.*.error";
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct OpenSearchConfig {
@@ -86,6 +87,7 @@ pub struct OpenSearchConfig {
 
 /// How to get in. In a configuration: `"none"`, `{"basic": {"username": …, "password": …}}` or `{"aws": {…}}`.
 #[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum OpenSearchAuth {
@@ -219,6 +221,8 @@ impl Auth {
 const OPERATION: &str = "opensearch bulk";
 
 pub(crate) fn register(registry: &mut Registry) {
+    #[cfg(feature = "schema")]
+    registry.describe_exporter::<OpenSearchConfig>("opensearch");
     registry.add_exporter("opensearch", |fields, context| OpenSearch::new(read_fields(fields)?, context.clone()));
 }
 

@@ -16,6 +16,7 @@ use serde::Deserialize;
 ///
 /// In a configuration: `{"service": "aoss", "region": "eu-west-1", "credentials": {"static": {…}}}`.
 #[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct AwsAuth {
@@ -30,6 +31,7 @@ pub struct AwsAuth {
 
 /// What a signed request is for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum AwsService {
@@ -52,6 +54,7 @@ impl AwsService {
 /// Where an access key is. In a configuration: `"environment"` or
 /// `{"static": {"access_key_id": …, "secret_access_key": …, "session_token": …}}`.
 #[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum AwsCredentials {

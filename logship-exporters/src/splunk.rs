@@ -50,6 +50,7 @@ const CHANNEL: HeaderName = HeaderName::from_static("x-splunk-request-channel");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct SplunkConfig {
@@ -101,6 +102,7 @@ pub struct SplunkConfig {
 
 /// Where events go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum SplunkEndpoint {
@@ -235,6 +237,8 @@ pub struct Splunk {
 }
 
 pub(crate) fn register(registry: &mut Registry) {
+    #[cfg(feature = "schema")]
+    registry.describe_exporter::<SplunkConfig>("splunk");
     registry.add_exporter("splunk", |fields, context| Splunk::new(read_fields(fields)?, context));
 }
 

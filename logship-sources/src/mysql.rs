@@ -35,6 +35,7 @@ mod tests;
 
 /// What a configuration says of a [`MysqlSource`].
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct MysqlConfig {
     /// The database: `mysql://user:password@host:port/database`, with parameters such as `ssl-mode=VERIFY_IDENTITY`
@@ -97,6 +98,8 @@ pub struct MysqlSource {
 }
 
 pub(crate) fn register(registry: &mut Registry) {
+    #[cfg(feature = "schema")]
+    registry.describe_source::<MysqlConfig>("mysql");
     registry.add_source("mysql", |fields, context| MysqlSource::open(read_fields(fields)?, context));
 }
 

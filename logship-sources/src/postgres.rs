@@ -45,6 +45,7 @@ pub use crate::sql::{IdFormat, JsonColumn, TableMapping, TimestampFormat};
 
 /// What a configuration says of a [`PostgresSource`].
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PostgresConfig {
     /// The database: `postgres://user:password@host:port/database`, with the parameters of libpq such as
@@ -134,6 +135,8 @@ pub struct PostgresSource {
 }
 
 pub(crate) fn register(registry: &mut Registry) {
+    #[cfg(feature = "schema")]
+    registry.describe_source::<PostgresConfig>("postgres");
     registry.add_source("postgres", |fields, context| PostgresSource::open(read_fields(fields)?, context));
 }
 

@@ -26,6 +26,7 @@ pub use crate::sql::{IdFormat, JsonColumn, TableMapping, TimestampFormat};
 
 /// What a configuration says of a [`SqliteSource`].
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SqliteConfig {
     /// The database file. It must exist; it is opened for reading, and for writing only by
@@ -51,6 +52,8 @@ pub struct SqliteSource {
 }
 
 pub(crate) fn register(registry: &mut Registry) {
+    #[cfg(feature = "schema")]
+    registry.describe_source::<SqliteConfig>("sqlite");
     registry.add_source("sqlite", |fields, _| SqliteSource::open(read_fields(fields)?));
 }
 

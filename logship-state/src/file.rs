@@ -395,11 +395,14 @@ fn sync_dir(dir: &Path) -> io::Result<()> {
 /// Adds the store `file`, whose one field `dir` is the folder.
 pub fn register(registry: &mut Registry) {
     #[derive(Deserialize)]
+    #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
     #[serde(deny_unknown_fields)]
     struct Config {
         dir: PathBuf,
     }
 
+    #[cfg(feature = "schema")]
+    registry.describe_store::<Config>("file");
     registry.add_store("file", |fields, _| {
         let config: Config = read_fields(fields)?;
         Ok(FileOffsets::new(config.dir))

@@ -159,9 +159,12 @@ impl fmt::Debug for MemoryOffsets {
 /// Adds the store `memory`, which has no fields.
 pub fn register(registry: &mut Registry) {
     #[derive(Deserialize)]
+    #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
     #[serde(deny_unknown_fields)]
     struct Config {}
 
+    #[cfg(feature = "schema")]
+    registry.describe_store::<Config>("memory");
     registry.add_store("memory", |fields, _| {
         let Config {} = read_fields(fields)?;
         Ok(MemoryOffsets::new())

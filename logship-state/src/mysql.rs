@@ -40,6 +40,7 @@ pub struct MysqlOffsets {
 
 /// What a configuration says of [`MysqlOffsets`].
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct MysqlOffsetsConfig {
     /// The database: `mysql://user:password@host:port/database`, with parameters such as `ssl-mode=VERIFY_IDENTITY`
@@ -411,5 +412,7 @@ fn failed(operation: &'static str, error: sqlx::Error) -> Error {
 
 /// Adds the store `mysql`, whose one field `url` says where the database is.
 pub fn register(registry: &mut Registry) {
+    #[cfg(feature = "schema")]
+    registry.describe_store::<MysqlOffsetsConfig>("mysql");
     registry.add_store("mysql", |fields, context| MysqlOffsets::open(&read_fields(fields)?, context));
 }

@@ -38,6 +38,7 @@ pub struct PostgresOffsets {
 
 /// What a configuration says of [`PostgresOffsets`].
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PostgresOffsetsConfig {
     /// The database: `postgres://user:password@host:port/database`, with the parameters of libpq such as
@@ -396,5 +397,7 @@ fn failed(operation: &'static str, error: sqlx::Error) -> Error {
 
 /// Adds the store `postgres`, whose one field `url` says where the database is.
 pub fn register(registry: &mut Registry) {
+    #[cfg(feature = "schema")]
+    registry.describe_store::<PostgresOffsetsConfig>("postgres");
     registry.add_store("postgres", |fields, context| PostgresOffsets::open(&read_fields(fields)?, context));
 }

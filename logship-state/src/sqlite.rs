@@ -351,11 +351,14 @@ fn failed(operation: &'static str, error: sqlx::Error) -> Error {
 /// Adds the store `sqlite`, whose one field `path` is the database file.
 pub fn register(registry: &mut Registry) {
     #[derive(Deserialize)]
+    #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
     #[serde(deny_unknown_fields)]
     struct Config {
         path: PathBuf,
     }
 
+    #[cfg(feature = "schema")]
+    registry.describe_store::<Config>("sqlite");
     registry.add_store("sqlite", |fields, _| {
         let config: Config = read_fields(fields)?;
         Ok(SqliteOffsets::new(config.path))

@@ -9,6 +9,7 @@ use super::json::{self, DEPTH_MAX, string, too_deep};
 
 /// The form of a record in a file: one record a line, each line ended by a line feed. Read in any case (`ION`, `json`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
     /// Amazon Ion text (<https://amazon-ion.github.io/ion-docs/docs/spec.html>); what is null is written as `null`.

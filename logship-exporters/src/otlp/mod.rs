@@ -61,6 +61,7 @@ const CHUNK_BYTES_MOST: usize = 64 * 1024 * 1024;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct OtlpConfig {
@@ -123,6 +124,7 @@ fn default_chunk_bytes_max() -> usize {
 
 /// How to send.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum OtlpProtocol {
@@ -176,6 +178,8 @@ enum Transport {
 }
 
 pub(crate) fn register(registry: &mut Registry) {
+    #[cfg(feature = "schema")]
+    registry.describe_exporter::<OtlpConfig>("otlp");
     registry.add_exporter("otlp", |fields, context| Otlp::new(read_fields(fields)?, context.clone()));
 }
 

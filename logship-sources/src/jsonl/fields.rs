@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 /// The names under which lines have the record's own fields. Of several that a line has, the first in the list whose
 /// value is understood is taken; the others become attributes, as does every field that is named nowhere here.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct JsonlFields {
     /// Names of the time at which it happened. Understood are RFC 3339 (with `T` or a space; UTC where no offset is

@@ -30,6 +30,7 @@ use self::parse::Parser;
 
 /// What a configuration says of a [`JsonlSource`].
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct JsonlConfig {
     /// The files: a path, a folder of which every file is read whose name ends in `.json`, `.jsonl` or `.ndjson`, or a
@@ -68,6 +69,8 @@ const RECORD_BYTES_PER_BYTE: usize = 4;
 const LINE_BYTES_GUESS: usize = 512;
 
 pub(crate) fn register(registry: &mut Registry) {
+    #[cfg(feature = "schema")]
+    registry.describe_source::<JsonlConfig>("jsonl");
     registry.add_source("jsonl", |fields, _| JsonlSource::new(read_fields(fields)?));
 }
 

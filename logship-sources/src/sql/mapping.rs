@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 /// An index on the timestamp, better on timestamp and id, makes each page a range of it; the source's
 /// [`check`](logship_core::Source::check) warns where there is none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct TableMapping {
     /// The table or view. It is the name of the one partition, and part of each record's id.
@@ -56,6 +57,7 @@ pub struct TableMapping {
 /// A key of a mapped attribute is left out, as the attribute's column decides, and so is a null. Text that is no JSON
 /// object becomes one attribute of the column's name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct JsonColumn {
     /// The column.
@@ -70,6 +72,7 @@ pub struct JsonColumn {
 
 /// What the ids of rows are. It decides in which order rows of one timestamp are read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum IdFormat {
     /// Text, ordered by its bytes whatever the column's collation. Also UUIDs and the like, by their text.
@@ -81,6 +84,7 @@ pub enum IdFormat {
 
 /// How a column holds a time. Times without a zone are taken as UTC.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum TimestampFormat {
     /// As the database's own type: `timestamptz`, `timestamp`, `datetime`. SQLite has none: there it is text.

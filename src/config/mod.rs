@@ -1,4 +1,11 @@
-//! A shipper as configuration: any format that serde reads.
+//! A shipper as configuration: any format that serde reads, and files.
+
+#[cfg(feature = "config")]
+mod duration;
+#[cfg(feature = "config")]
+mod file;
+#[cfg(feature = "schema")]
+mod schema;
 
 use std::time::Duration;
 
@@ -6,6 +13,15 @@ use logship_core::{
     BuildContext, Enrichment, Error, Fields, Lane, LaneOptions, LogShipper, Query, Redaction, RedactionConfig, Registry,
 };
 use serde::Deserialize;
+
+#[cfg(feature = "config")]
+pub use crate::document::Syntax;
+#[cfg(feature = "config")]
+pub use duration::{parse_duration, parse_range};
+#[cfg(feature = "config")]
+pub use file::ConfigFile;
+#[cfg(feature = "schema")]
+pub use schema::schema;
 
 /// A shipper as configuration.
 ///
@@ -33,11 +49,14 @@ use serde::Deserialize;
 /// # Ok::<(), serde_json::Error>(())
 /// ```
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ShipperConfig {
     /// Where records are read.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::source"))]
     pub source: Typed,
     /// Where offsets are kept.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::offsets"))]
     pub offsets: Typed,
     /// The name under which offsets are kept. Default `LogShipper-state`.
     #[serde(default = "default_offset_key")]
@@ -75,6 +94,7 @@ pub struct ShipperConfig {
     #[serde(default)]
     pub enrichment: Option<Enrichment>,
     /// Where records go. At least one.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::exporters"))]
     pub exporters: Vec<ExporterEntry>,
 }
 
