@@ -1,5 +1,7 @@
 //! The sources of [logship](https://docs.rs/logship), one module a source, each behind a Cargo feature of its name.
 
+#[cfg(feature = "_sql")]
+pub mod audit;
 #[cfg(feature = "_fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
