@@ -28,7 +28,7 @@ fn kestra(number: usize, resource: &Value, namespace: &str) -> Value {
         "id": format!("log-{number}"), "type": "UPDATE", "date": format!("2026-11-20T08:30:{number:02}.000000Z"),
         "userId": "ada", "tenantId": "main", "ipAddress": null, "detail": detail,
         // One document's value is a number, another's a text: no index takes both.
-        "appliedPatch": [{"op": "replace", "path": "/x", "value": if number % 2 == 0 { json!(number) } else { json!("x") }}],
+        "appliedPatch": [{"op": "replace", "path": "/x", "value": if number.is_multiple_of(2) { json!(number) } else { json!("x") }}],
         "revertPatch": [],
     })
 }

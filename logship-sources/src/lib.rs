@@ -21,6 +21,8 @@ pub mod postgres;
 pub mod sql;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+#[cfg(feature = "tracing")]
+pub mod tracing;
 
 use logship_core::Registry;
 
@@ -34,6 +36,8 @@ pub fn register(registry: &mut Registry) {
     postgres::register(registry);
     #[cfg(feature = "sqlite")]
     sqlite::register(registry);
+    #[cfg(feature = "tracing")]
+    tracing::register(registry);
     // Without a source that can be configured there is nothing to add to it.
     let _ = registry;
 }

@@ -286,7 +286,7 @@ fn value(row: &SqliteRow, index: usize, arena: &mut TextArena) -> Result<Value, 
 
 /// A locked or missing database may come back; anything else would fail again
 /// (<https://www.sqlite.org/rescode.html>).
-fn failed(operation: &'static str, error: sqlx::Error) -> Error {
+pub(crate) fn failed(operation: &'static str, error: sqlx::Error) -> Error {
     let code = error.as_database_error().and_then(|error| error.code()).and_then(|code| code.parse::<i32>().ok());
     let (kind, message) = match (&error, code.map(|code| code & 0xff)) {
         (_, Some(5 | 6)) => (ErrorKind::Unavailable, "the database is locked by somebody else"),

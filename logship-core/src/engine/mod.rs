@@ -67,7 +67,8 @@ pub(crate) async fn run(shipper: &LogShipper, mode: Mode, stop: CancellationToke
     let owner = format!("process {}", std::process::id());
     let lease = shipper.store.acquire(&shipper.offset_key, &owner, shipper.lease_ttl).await?;
     let guard = LeaseGuard { store: Arc::clone(&shipper.store), lease: Some(lease.clone()) };
-    let span = tracing::info_span!("logship", offset_key = %shipper.offset_key, epoch = lease.epoch);
+    // Of the worst level, so that it is there wherever any event is, and what happens inside can be told apart.
+    let span = tracing::error_span!("logship", offset_key = %shipper.offset_key, epoch = lease.epoch);
     let result = Run { shipper, mode, lease }.ship(stop).instrument(span).await;
     guard.release().await;
     result
@@ -203,7 +204,7 @@ impl Run<'_> {
                 team.ended.insert(number, (LaneStatus::Stopped(error.duplicate()), Duration::ZERO));
                 continue;
             }
-            let span = tracing::info_span!("lane", id = %lane.id, kind = lane.exporter.kind());
+            let span = tracing::error_span!("lane", id = %lane.id, kind = lane.exporter.kind());
             let context = Arc::clone(&team.contexts[number]);
             team.tasks.spawn(async move { (number, context.run().await) }.instrument(span));
         }
