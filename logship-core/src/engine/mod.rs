@@ -70,6 +70,9 @@ pub(crate) async fn run(shipper: &LogShipper, mode: Mode, stop: CancellationToke
     // Of the worst level, so that it is there wherever any event is, and what happens inside can be told apart.
     let span = tracing::error_span!("logship", offset_key = %shipper.offset_key, epoch = lease.epoch);
     let result = Run { shipper, mode, lease }.ship(stop).instrument(span).await;
+    if result.is_err() {
+        shipper.progress.board.failed();
+    }
     guard.release().await;
     result
 }
@@ -199,6 +202,7 @@ impl Run<'_> {
     /// Starts every lane whose offset means what it should.
     fn set_going(&self, team: &mut Team, refusals: &BTreeMap<String, Error>) {
         for (number, lane) in self.shipper.lanes.iter().enumerate() {
+            self.shipper.progress.board.begins(lane);
             if let Some(error) = refusals.get(&lane.id) {
                 team.reader.leave(number);
                 team.ended.insert(number, (LaneStatus::Stopped(error.duplicate()), Duration::ZERO));
@@ -334,6 +338,7 @@ impl Run<'_> {
         }
         let empty = LaneReport::new(&courier.lane, courier.exporter.kind());
         courier.publish();
+        self.shipper.progress.board.ended(&courier.lane, &status);
         let mut report = std::mem::replace(&mut *courier.lock(), empty);
         let last = report.last_timestamp.filter(|_| !matches!(status, LaneStatus::Complete));
         report.lag = last.map(|last| self.shipper.clock.now().since(last));
@@ -389,7 +394,7 @@ fn courier(shipper: &LogShipper, lane: &Lane, number: usize, gauge: &Arc<Gauge>,
         not_before: Mutex::new(None),
         paced_until: Mutex::new(None),
         circuit: Circuit::default(),
-        meter: Meter::new(&lane.id, lane.exporter.kind(), shipper.offset_key.as_str()),
+        meter: Meter::new(&lane.id, lane.exporter.kind(), shipper.offset_key.as_str(), shipper.progress.board.clone()),
     }
 }
 
