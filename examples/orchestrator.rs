@@ -171,8 +171,9 @@ async fn ship(mut shippers: watch::Receiver<LogShipper>, stop: CancellationToken
         let run = shipper.run(run_stop.clone());
         tokio::pin!(run);
         let ended = tokio::select! {
+            biased;
             ended = &mut run => ended,
-            _ = shippers.changed() => {
+            Ok(()) = shippers.changed() => {
                 run_stop.cancel();
                 shippers.mark_changed();
                 run.await
@@ -184,8 +185,9 @@ async fn ship(mut shippers: watch::Receiver<LogShipper>, stop: CancellationToken
             Err(error) => tracing::warn!(%error, "shipping does not run; trying again"),
         }
         tokio::select! {
+            biased;
             () = stop.cancelled() => break,
-            _ = shippers.changed() => shippers.mark_changed(),
+            Ok(()) = shippers.changed() => shippers.mark_changed(),
             () = tokio::time::sleep(Duration::from_secs(5)) => {}
         }
     }

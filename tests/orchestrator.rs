@@ -1,7 +1,7 @@
 //! An orchestrator that embeds logship, as its example shows it: what it says of shipping while it ships, exporters that
 //! are exchanged while it runs, and a graceful end.
 
-#![allow(clippy::unwrap_used, reason = "a test says why it fails by its panic")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says why it fails by its panic")]
 
 #[path = "../examples/orchestrator.rs"]
 #[allow(dead_code, unreachable_pub, missing_docs)]

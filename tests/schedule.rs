@@ -1,6 +1,6 @@
 //! K24: a schedule starts a run, as its example shows it: never two at a time, and what was missed is said.
 
-#![allow(clippy::unwrap_used, reason = "a test says why it fails by its panic")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says why it fails by its panic")]
 
 #[path = "../examples/schedule.rs"]
 #[allow(dead_code, unreachable_pub, missing_docs)]
