@@ -4,7 +4,8 @@
 //! [`TableMapping::kestra_audit`](crate::sql::TableMapping::kestra_audit)), and shipped to the same exporters. Their
 //! records have no severity, so a filter by severity passes all of them; what narrows them are [`resources`].
 //!
-//! Give them an offset key of their own.
+//! Give them an offset key of their own. In a configuration the same filter is
+//! `{"attribute": "resource", "in": ["FLOW", "KV_STORE", "KVSTORE"]}` among those of the query.
 
 use logship_core::{Filter, Query};
 
