@@ -6,6 +6,8 @@ use std::time::Duration;
 use futures::Stream;
 use tokio::sync::broadcast::{self, error::RecvError};
 
+use crate::lane_state::Board;
+
 /// What just happened in a run. Numbers are totals of the lane since the run began.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -57,23 +59,28 @@ pub enum Progress {
 
 /// Hands progress to whoever listens, and never waits for them.
 #[derive(Clone, Debug)]
-pub(crate) struct ProgressSender(broadcast::Sender<Progress>);
+pub(crate) struct ProgressSender {
+    listeners: broadcast::Sender<Progress>,
+    /// For who asks instead of listening.
+    pub(crate) board: Board,
+}
 
 /// A listener that is further behind than this loses the oldest; numbers are totals, so the next one makes up for it.
 const PROGRESS_KEPT: usize = 1024;
 
 impl ProgressSender {
     pub(crate) fn new() -> Self {
-        ProgressSender(broadcast::Sender::new(PROGRESS_KEPT))
+        ProgressSender { listeners: broadcast::Sender::new(PROGRESS_KEPT), board: Board::default() }
     }
 
     pub(crate) fn send(&self, progress: Progress) {
+        self.board.hears(&progress);
         // An error says that nobody listens, which is nobody's loss.
-        let _ = self.0.send(progress);
+        let _ = self.listeners.send(progress);
     }
 
     pub(crate) fn subscribe(&self) -> impl Stream<Item = Progress> + Send + Unpin + 'static + use<> {
-        let receiver = self.0.subscribe();
+        let receiver = self.listeners.subscribe();
         Box::pin(futures::stream::unfold(receiver, |mut receiver| async move {
             loop {
                 match receiver.recv().await {

@@ -12,7 +12,8 @@ use crate::engine::{self, CpuWork, Mode};
 use crate::progress::{Progress, ProgressSender};
 use crate::rehearsal;
 use crate::{
-    Clock, Error, ErrorKind, Lane, OffsetKey, OffsetStore, Offsets, Query, RunReport, Source, Timestamp, Transform,
+    Clock, Error, ErrorKind, Lane, LaneState, OffsetKey, OffsetStore, Offsets, Query, RunReport, Source, Timestamp,
+    Transform,
 };
 
 /// Reads a source from the last offset, once, and gives each lane what is new to it.
@@ -151,6 +152,13 @@ impl LogShipper {
     /// the oldest.
     pub fn progress(&self) -> impl Stream<Item = Progress> + Send + Unpin + 'static + use<> {
         self.progress.subscribe()
+    }
+
+    /// What each lane is doing now, in the order in which lanes were given, and what it has done in the newest run. Cheap;
+    /// says of the runs of this shipper and its clones, in this process.
+    pub fn states(&self) -> Vec<LaneState> {
+        let now = self.clock.now();
+        self.lanes.iter().map(|lane| self.progress.board.state(lane, now)).collect()
     }
 
     /// Whether the source and every destination can be reached and let us in. Ships nothing. The first of each pair

@@ -1,5 +1,7 @@
 //! The sources of [logship](https://docs.rs/logship), one module a source, each behind a Cargo feature of its name.
 
+#[cfg(feature = "_sql")]
+pub mod audit;
 #[cfg(feature = "_fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -19,6 +21,8 @@ pub mod postgres;
 pub mod sql;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+#[cfg(feature = "tracing")]
+pub mod tracing;
 
 use logship_core::Registry;
 
@@ -32,6 +36,8 @@ pub fn register(registry: &mut Registry) {
     postgres::register(registry);
     #[cfg(feature = "sqlite")]
     sqlite::register(registry);
+    #[cfg(feature = "tracing")]
+    tracing::register(registry);
     // Without a source that can be configured there is nothing to add to it.
     let _ = registry;
 }

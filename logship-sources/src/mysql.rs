@@ -41,7 +41,7 @@ pub struct MysqlConfig {
     /// The database: `mysql://user:password@host:port/database`, with parameters such as `ssl-mode=VERIFY_IDENTITY`
     /// behind a `?`.
     pub url: SecretRef,
-    /// The table. Default: Kestra's `logs`.
+    /// The table. Default: Kestra's `logs`. Its fields, or the name of a mapping.
     #[serde(default = "TableMapping::kestra")]
     pub mapping: TableMapping,
     /// The most connections. Default: 4.

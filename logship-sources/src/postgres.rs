@@ -55,7 +55,7 @@ pub struct PostgresConfig {
     /// only, and deletes.
     #[serde(default)]
     pub replica_url: Option<SecretRef>,
-    /// The table. Default: Kestra's `logs`.
+    /// The table. Default: Kestra's `logs`. Its fields, or the name of a mapping.
     #[serde(default = "TableMapping::kestra_postgres")]
     pub mapping: TableMapping,
     /// The most connections to each database. Default: 4.

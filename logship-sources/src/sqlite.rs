@@ -32,7 +32,7 @@ pub struct SqliteConfig {
     /// The database file. It must exist; it is opened for reading, and for writing only by
     /// [`delete`](Source::delete).
     pub path: PathBuf,
-    /// The table. Default: Kestra's `logs`.
+    /// The table. Default: Kestra's `logs`. Its fields, or the name of a mapping.
     #[serde(default = "TableMapping::kestra")]
     pub mapping: TableMapping,
 }
@@ -289,7 +289,7 @@ fn value(row: &SqliteRow, index: usize, arena: &mut TextArena) -> Result<Value, 
 
 /// A locked or missing database may come back; anything else would fail again
 /// (<https://www.sqlite.org/rescode.html>).
-fn failed(operation: &'static str, error: sqlx::Error) -> Error {
+pub(crate) fn failed(operation: &'static str, error: sqlx::Error) -> Error {
     let code = error.as_database_error().and_then(|error| error.code()).and_then(|code| code.parse::<i32>().ok());
     let (kind, message) = match (&error, code.map(|code| code & 0xff)) {
         (_, Some(5 | 6)) => (ErrorKind::Unavailable, "the database is locked by somebody else"),
@@ -464,7 +464,8 @@ mod tests {
     async fn json_keys_become_attributes_behind_the_columns() {
         let mut mapping = TableMapping::new("t", "id", "at");
         mapping.attributes = vec![("flow".to_owned(), "flow".to_owned())];
-        mapping.json = Some(JsonColumn { column: "j".to_owned(), body: None, skip: vec!["level".to_owned()] });
+        mapping.json =
+            Some(JsonColumn { column: "j".to_owned(), skip: vec!["level".to_owned()], ..JsonColumn::default() });
         let inserts = r#"insert into t values ('b', '2026-11-21', 'm', 'f', 'no json'), ('a', '2026-11-20', 'm', null,
             '{"flow":"other","level":"INFO","n":null,"deep":{"x":[1,2.5]},"t":"ä"}')"#;
         let source = table("id text, at text, m text, flow text, j text", inserts, mapping).await;

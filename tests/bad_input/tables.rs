@@ -52,7 +52,7 @@ pub(crate) fn mapping() -> TableMapping {
     mapping.body = Some("m".to_owned());
     mapping.severity = Some("level".to_owned());
     mapping.attributes = vec![("n".to_owned(), "n".to_owned())];
-    mapping.json = Some(JsonColumn { column: "j".to_owned(), body: None, skip: Vec::new() });
+    mapping.json = Some(JsonColumn { column: "j".to_owned(), ..JsonColumn::default() });
     mapping
 }
 

@@ -151,6 +151,8 @@ impl<'a> Pass<'a> {
 
     /// Whether the pass is over.
     fn end(&mut self, stopping: bool) -> Option<PassEnd> {
+        // What has no chunk is no news.
+        self.said_caught_up &= self.outbox.is_durable();
         if self.outbox.is_under_way() {
             return None;
         }
@@ -163,13 +165,13 @@ impl<'a> Pass<'a> {
             // What was cut before the failure is still to be delivered, unless it failed itself.
             return if self.outbox.is_spent() { self.failed.take().map(PassEnd::Failed) } else { None };
         }
-        // What has no chunk is no news.
-        self.said_caught_up &= self.outbox.is_durable();
         if !caught_up {
             return None;
         }
         if !self.said_caught_up {
             self.said_caught_up = true;
+            // By now the report knows when the last finished record was, too.
+            self.lane.courier.publish();
             self.lane.courier.progress.send(Progress::CaughtUp { lane: Arc::clone(&self.lane.courier.lane) });
         }
         (self.lane.mode == Mode::Once).then_some(PassEnd::CaughtUp)

@@ -1,28 +1,33 @@
-//! What a lane does, as metrics: through the `metrics` facade, to whatever recorder the program has installed.
+//! What a lane does, for whoever looks: as its state, and as metrics through the `metrics` facade, to whatever recorder
+//! the program has installed.
 
 use std::time::Duration;
 
+use crate::lane_state::Board;
 use crate::{LaneReport, Timestamp};
 
-/// Counters and gauges of one lane. Without the feature `metrics` it does nothing.
+/// The state of one lane and, with the feature `metrics`, its counters and gauges.
 #[derive(Debug)]
 pub(crate) struct Meter {
+    board: Board,
     #[cfg(feature = "metrics")]
     recorded: recorded::Recorded,
 }
 
 impl Meter {
     #[cfg_attr(not(feature = "metrics"), allow(unused_variables, reason = "there is nothing to label"))]
-    pub(crate) fn new(lane: &str, kind: &'static str, offset_key: &str) -> Self {
+    pub(crate) fn new(lane: &str, kind: &'static str, offset_key: &str, board: Board) -> Self {
         Meter {
+            board,
             #[cfg(feature = "metrics")]
             recorded: recorded::Recorded::new(lane, kind, offset_key),
         }
     }
 
-    /// Brings the metrics up to what the report says.
-    #[cfg_attr(not(feature = "metrics"), allow(unused_variables, clippy::unused_self, reason = "nothing is recorded"))]
+    /// Brings the state and the metrics up to what the report says.
+    #[cfg_attr(not(feature = "metrics"), allow(unused_variables, reason = "nothing is recorded"))]
     pub(crate) fn publish(&self, report: &LaneReport, now: Timestamp) {
+        self.board.counts(report);
         #[cfg(feature = "metrics")]
         self.recorded.publish(report, now);
     }

@@ -69,8 +69,12 @@ pub(crate) async fn run(shipper: &LogShipper, mode: Mode, stop: CancellationToke
     let owner = format!("process {}", std::process::id());
     let lease = shipper.store.acquire(&shipper.offset_key, &owner, shipper.lease_ttl).await?;
     let guard = LeaseGuard { store: Arc::clone(&shipper.store), lease: Some(lease.clone()) };
-    let span = tracing::info_span!("logship", offset_key = %shipper.offset_key, epoch = lease.epoch);
+    // Of the worst level, so that it is there wherever any event is, and what happens inside can be told apart.
+    let span = tracing::error_span!("logship", offset_key = %shipper.offset_key, epoch = lease.epoch);
     let result = Run { shipper, mode, lease }.ship(stop).instrument(span).await;
+    if result.is_err() {
+        shipper.progress.board.failed();
+    }
     guard.release().await;
     result
 }
@@ -203,12 +207,13 @@ impl Run<'_> {
     /// Starts every lane whose offset means what it should.
     fn set_going(&self, team: &mut Team, refusals: &BTreeMap<String, Error>) {
         for (number, lane) in self.shipper.lanes.iter().enumerate() {
+            self.shipper.progress.board.begins(lane);
             if let Some(error) = refusals.get(&lane.id) {
                 team.reader.leave(number);
                 team.ended.insert(number, (LaneStatus::Stopped(error.duplicate()), Duration::ZERO));
                 continue;
             }
-            let span = tracing::info_span!("lane", id = %lane.id, kind = lane.exporter.kind());
+            let span = tracing::error_span!("lane", id = %lane.id, kind = lane.exporter.kind());
             let context = Arc::clone(&team.contexts[number]);
             team.tasks.spawn(async move { (number, context.run().await) }.instrument(span));
         }
@@ -338,6 +343,7 @@ impl Run<'_> {
         }
         let empty = LaneReport::new(&courier.lane, courier.exporter.kind());
         courier.publish();
+        self.shipper.progress.board.ended(&courier.lane, &status);
         let mut report = std::mem::replace(&mut *courier.lock(), empty);
         let last = report.last_timestamp.filter(|_| !matches!(status, LaneStatus::Complete));
         report.lag = last.map(|last| self.shipper.clock.now().since(last));
@@ -408,7 +414,7 @@ fn courier(
         not_before: Mutex::new(None),
         paced_until: Mutex::new(None),
         circuit: Circuit::default(),
-        meter: Meter::new(&lane.id, lane.exporter.kind(), shipper.offset_key.as_str()),
+        meter: Meter::new(&lane.id, lane.exporter.kind(), shipper.offset_key.as_str(), shipper.progress.board.clone()),
     }
 }
 

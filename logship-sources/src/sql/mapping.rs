@@ -1,17 +1,23 @@
 //! Which table holds the records, and what its columns mean.
 
+use std::fmt;
 use std::str::FromStr;
 
 use logship_core::Error;
-use serde::{Deserialize, Serialize};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Which table holds the records, and what its columns mean.
 ///
 /// An index on the timestamp, better on timestamp and id, makes each page a range of it; the source's
 /// [`check`](logship_core::Source::check) warns where there is none.
+///
+/// A configuration says its fields, or the name of one that is there: `kestra`, `kestra_postgres`, `audit` or
+/// `kestra_audit`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 pub struct TableMapping {
     /// The table or view. It is the name of the one partition, and part of each record's id.
     pub table: String,
@@ -56,7 +62,7 @@ pub struct TableMapping {
 ///
 /// A key of a mapped attribute is left out, as the attribute's column decides, and so is a null. Text that is no JSON
 /// object becomes one attribute of the column's name.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct JsonColumn {
@@ -68,6 +74,13 @@ pub struct JsonColumn {
     /// Keys that are left out.
     #[serde(default)]
     pub skip: Vec<String>,
+    /// Attributes beside the keys, and where in the object they stand: keys with dots between them. So that what is
+    /// inside an object can be filtered by. Of several of one name the first is taken that is there.
+    #[serde(default)]
+    pub attributes: Vec<(String, String)>,
+    /// Keys whose values stay JSON text, as they have many shapes and destinations want one.
+    #[serde(default)]
+    pub text: Vec<String>,
 }
 
 /// What the ids of rows are. It decides in which order rows of one timestamp are read.
@@ -166,9 +179,56 @@ impl TableMapping {
     /// `value` alone. Otherwise as [`kestra`](Self::kestra).
     pub fn kestra_postgres() -> Self {
         let skip = ["id", "timestamp", "level", "deleted"].map(str::to_owned).to_vec();
-        let json = JsonColumn { column: "value".to_owned(), body: Some("message".to_owned()), skip };
+        let json =
+            JsonColumn { column: "value".to_owned(), body: Some("message".to_owned()), skip, ..JsonColumn::default() };
         let mut mapping = TableMapping { body: None, json: Some(json), ..TableMapping::kestra() };
         mapping.attributes.retain(|(name, _)| name != "thread");
+        mapping
+    }
+
+    /// A table of audit records, `audit_log`, with the columns `id`, `at`, `action`, `resource_type`, `resource_id`,
+    /// `user_id`, `namespace`, `before` and `after`, of which all but the first three may be missing. The body is the
+    /// action; attributes are `action`, `resource`, `resourceId`, `userId`, `namespace`, `before` and `after`.
+    pub fn audit() -> Self {
+        let mut mapping = TableMapping::new("audit_log", "id", "at");
+        mapping.body = Some("action".to_owned());
+        mapping.attributes = pairs(&[
+            ("action", "action"),
+            ("resource", "resource_type"),
+            ("resourceId", "resource_id"),
+            ("userId", "user_id"),
+            ("namespace", "namespace"),
+            ("before", "before"),
+            ("after", "after"),
+        ]);
+        mapping.ignore_missing = true;
+        mapping
+    }
+
+    /// The audit logs of a Kestra database: `auditlogs`, as Kestra's other tables with a `key`, a column for the order,
+    /// here `date`, and everything in the JSON column `value`. The body is what was done (`CREATE`, `LOGIN`, ...), as is
+    /// the attribute `action`; `resource`, `namespace`, `flowId` and `executionId` are taken out of `detail`; what was
+    /// changed, `appliedPatch` and `revertPatch`, stays JSON text.
+    ///
+    /// Kestra publishes what an audit log holds, and not its table: where this one is called otherwise, the source's
+    /// check says which column it looks for.
+    pub fn kestra_audit() -> Self {
+        let mut mapping = TableMapping::new("auditlogs", "key", "date");
+        mapping.service_name = Some("Kestra".to_owned());
+        mapping.json = Some(JsonColumn {
+            column: "value".to_owned(),
+            body: Some("type".to_owned()),
+            skip: ["id", "date", "deleted"].map(str::to_owned).to_vec(),
+            attributes: pairs(&[
+                ("action", "type"),
+                ("resource", "detail.resource"),
+                ("resource", "detail.resourceType"),
+                ("namespace", "detail.namespace"),
+                ("flowId", "detail.flowId"),
+                ("executionId", "detail.executionId"),
+            ]),
+            text: ["appliedPatch", "revertPatch"].map(str::to_owned).to_vec(),
+        });
         mapping
     }
 
@@ -202,12 +262,48 @@ impl TableMapping {
 
 impl FromStr for TableMapping {
     type Err = String;
-    /// The mapping of this name: `kestra` or `kestra_postgres`.
+    /// The mapping of this name: `kestra`, `kestra_postgres`, `audit` or `kestra_audit`.
     fn from_str(name: &str) -> Result<Self, String> {
         match name {
             "kestra" => Ok(TableMapping::kestra()),
             "kestra_postgres" => Ok(TableMapping::kestra_postgres()),
-            _ => Err(format!("there is no mapping `{name}`; there are: kestra, kestra_postgres")),
+            "audit" => Ok(TableMapping::audit()),
+            "kestra_audit" => Ok(TableMapping::kestra_audit()),
+            _ => Err(format!("there is no mapping `{name}`; there are: kestra, kestra_postgres, audit, kestra_audit")),
         }
+    }
+}
+
+fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    pairs.iter().map(|(name, from)| ((*name).to_owned(), (*from).to_owned())).collect()
+}
+
+impl Serialize for TableMapping {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        TableMapping::serialize(self, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for TableMapping {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(NameOrFields)
+    }
+}
+
+struct NameOrFields;
+
+impl<'de> Visitor<'de> for NameOrFields {
+    type Value = TableMapping;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the fields of a mapping, or the name of one")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<TableMapping, E> {
+        name.parse().map_err(E::custom)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<TableMapping, A::Error> {
+        TableMapping::deserialize(MapAccessDeserializer::new(fields))
     }
 }

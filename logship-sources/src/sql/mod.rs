@@ -11,7 +11,7 @@ mod statement;
 #[cfg(test)]
 pub(crate) mod testing;
 
-#[cfg(feature = "_fuzzing")]
+#[cfg(any(feature = "_fuzzing", feature = "tracing"))]
 pub(crate) use json::JsonReader;
 pub use mapping::{IdFormat, JsonColumn, TableMapping, TimestampFormat};
 

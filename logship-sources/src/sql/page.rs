@@ -131,16 +131,38 @@ impl<'a> RowReader<'a> {
                 return;
             }
         };
+        for (name, path) in &mapping.attributes {
+            if record.attribute(name).is_none()
+                && let Some(value) = at_path(&entries, path)
+            {
+                record.attributes.push((self.arena.push(name), value.clone()));
+            }
+        }
         for (key, value) in entries {
-            if mapping.body.as_deref() == Some(key.as_str()) {
+            let is_named = |name: &String| *name == *key;
+            if mapping.body.as_ref().is_some_and(is_named) {
                 record.body = value;
             } else if value != Value::Null
-                && !mapping.skip.iter().any(|skipped| *skipped == *key)
+                && !mapping.skip.iter().any(is_named)
                 && !self.layout.mapping.attributes.iter().any(|(name, _)| *name == *key)
+                && !mapping.attributes.iter().any(|(name, _)| *name == *key)
             {
+                let stays_text = mapping.text.iter().any(is_named) && value.as_str().is_none();
+                let text = stays_text.then(|| serde_json::to_string(&value).ok()).flatten();
+                let value = text.map_or(value, |text| Value::String(self.arena.push(&text)));
                 record.attributes.push((key, value));
             }
         }
+    }
+}
+
+/// What stands in an object under these keys, one inside the other.
+fn at_path<'v>(entries: &'v [(Text, Value)], path: &str) -> Option<&'v Value> {
+    let (key, rest) = path.split_once('.').map_or((path, None), |(key, rest)| (key, Some(rest)));
+    match (entries.iter().find(|(name, _)| name.as_str() == key), rest) {
+        (Some((_, Value::Map(inner))), Some(rest)) => at_path(inner, rest),
+        (Some((_, value)), None) => Some(value).filter(|value| **value != Value::Null),
+        _ => None,
     }
 }
 

@@ -14,6 +14,8 @@ mod mysql;
 mod postgres;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+#[cfg(feature = "tracing")]
+mod tracing;
 
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 use logship_sources::sql::TableMapping;
