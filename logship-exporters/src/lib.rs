@@ -9,6 +9,8 @@
 mod bulk;
 #[cfg(feature = "elasticsearch")]
 mod bulk_transport;
+#[cfg(feature = "cloudwatch")]
+pub mod cloudwatch;
 #[cfg(any(feature = "elasticsearch", feature = "_http"))]
 mod conceal;
 #[cfg(feature = "console")]
@@ -23,7 +25,14 @@ mod delivery;
 mod ecs;
 #[cfg(feature = "elasticsearch")]
 pub mod elasticsearch;
-#[cfg(any(feature = "console", feature = "elasticsearch", feature = "file", feature = "_fuzzing", feature = "_http"))]
+#[cfg(any(
+    feature = "cloudwatch",
+    feature = "console",
+    feature = "elasticsearch",
+    feature = "file",
+    feature = "_fuzzing",
+    feature = "_http"
+))]
 pub mod encode;
 #[cfg(feature = "file")]
 pub mod file;
@@ -59,6 +68,8 @@ use logship_core::Registry;
 
 /// Adds every exporter that is compiled in, under the name of its feature.
 pub fn register(registry: &mut Registry) {
+    #[cfg(feature = "cloudwatch")]
+    cloudwatch::register(registry);
     #[cfg(feature = "console")]
     console::register(registry);
     #[cfg(feature = "datadog")]

@@ -8,7 +8,7 @@ mod events;
 pub(crate) mod json;
 #[cfg(feature = "newrelic")]
 pub(crate) mod newrelic;
-#[cfg(any(feature = "datadog", feature = "newrelic", feature = "splunk"))]
+#[cfg(any(feature = "cloudwatch", feature = "datadog", feature = "newrelic", feature = "splunk"))]
 #[allow(dead_code, reason = "each exporter uses its part")]
 pub(crate) mod object;
 #[cfg(feature = "_http")]

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+#[cfg(feature = "cloudwatch")]
+mod cloudwatch;
 #[cfg(feature = "console")]
 mod console;
 #[cfg(feature = "datadog")]
@@ -28,11 +30,12 @@ mod otlp;
 mod otlp_sdk;
 #[cfg(feature = "splunk")]
 mod splunk;
-#[cfg(any(feature = "datadog", feature = "newrelic", feature = "splunk"))]
+#[cfg(any(feature = "cloudwatch", feature = "datadog", feature = "newrelic", feature = "splunk"))]
 mod stand;
 
 /// An address that was free a moment ago and that nobody listens on.
 #[cfg(any(
+    feature = "cloudwatch",
     feature = "datadog",
     feature = "elasticsearch",
     feature = "http",
