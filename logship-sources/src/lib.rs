@@ -1,5 +1,7 @@
 //! The sources of [logship](https://docs.rs/logship), one module a source, each behind a Cargo feature of its name.
 
+#[cfg(feature = "cloudwatch")]
+pub mod cloudwatch;
 #[cfg(feature = "_fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -24,6 +26,8 @@ use logship_core::Registry;
 
 /// Adds every source that is compiled in and can be configured, under the name of its feature.
 pub fn register(registry: &mut Registry) {
+    #[cfg(feature = "cloudwatch")]
+    cloudwatch::register(registry);
     #[cfg(feature = "jsonl")]
     jsonl::register(registry);
     #[cfg(feature = "mysql")]

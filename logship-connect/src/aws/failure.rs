@@ -114,11 +114,13 @@ fn classify(code: &str, status: u16) -> (ErrorKind, Advice, Certainty, &'static 
             (ErrorKind::TooLarge, Advice::Split, NotDelivered, "the request is too large")
         }
         // A success that cannot be read is an error to the SDKs, and what it was about may have happened.
-        (_, 200..300) => (ErrorKind::Protocol, Advice::Never, Unknown, "the answer makes no sense: check the endpoint"),
-        (_, 300..400) => {
+        (_, 200..=299) => {
+            (ErrorKind::Protocol, Advice::Never, Unknown, "the answer makes no sense: check the endpoint")
+        }
+        (_, 300..=399) => {
             (ErrorKind::Config, Advice::Never, NotDelivered, "redirected, which is never followed: set the endpoint")
         }
-        (_, 500..600) => (ErrorKind::Unavailable, later, Unknown, "failed"),
+        (_, 500..=599) => (ErrorKind::Unavailable, later, Unknown, "failed"),
         _ => (ErrorKind::Rejected, Advice::Never, NotDelivered, "refused the request"),
     }
 }

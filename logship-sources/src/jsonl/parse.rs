@@ -11,7 +11,7 @@ const DEPTH_MAX: usize = 64;
 
 /// Makes records of lines.
 #[derive(Debug)]
-pub(super) struct Parser<'a> {
+pub(crate) struct Parser<'a> {
     names: Names<'a>,
     /// Holds the strings that are not in the line as they are meant, because they have escapes.
     unescaped: TextArena,
@@ -23,7 +23,7 @@ pub(super) struct Parser<'a> {
 }
 
 impl<'a> Parser<'a> {
-    pub(super) fn new(fields: &'a JsonlFields) -> Self {
+    pub(crate) fn new(fields: &'a JsonlFields) -> Self {
         Parser {
             names: Names::new(fields),
             unescaped: TextArena::new(),
@@ -34,7 +34,7 @@ impl<'a> Parser<'a> {
     }
 
     /// The record of a line without its line break.
-    pub(super) fn record(&mut self, line: &Text, id: RecordId) -> LogRecord {
+    pub(crate) fn record(&mut self, line: &Text, id: RecordId) -> LogRecord {
         let mut record = LogRecord::new(id, Timestamp::default());
         record.attributes.reserve(self.attributes_hint);
         let mut reader = Reader { line, bytes: line.as_bytes(), at: 0, parser: self };

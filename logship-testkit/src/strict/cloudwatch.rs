@@ -9,6 +9,8 @@
 mod export;
 mod store;
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use self::store::Store;
@@ -73,6 +75,11 @@ impl StrictCloudWatch {
     pub fn put(&self, group: &str, stream: &str, events: impl IntoIterator<Item = (i64, String)>) {
         self.create(group, stream);
         let _ = self.state().destination.store.append(group, stream, events.into_iter().collect());
+    }
+
+    /// Lets the events of a stream have arrived so much earlier.
+    pub fn age(&self, group: &str, stream: &str, by: Duration) {
+        self.state().destination.store.age(group, stream, by.as_millis() as i64);
     }
 
     /// The names of the streams of a group.

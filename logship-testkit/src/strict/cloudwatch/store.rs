@@ -157,6 +157,11 @@ impl Store {
         found.map(|stream| stream.events.clone()).unwrap_or_default()
     }
 
+    pub(super) fn age(&mut self, group: &str, stream: &str, millis: i64) {
+        let found = self.groups.get_mut(group).and_then(|group| group.streams.get_mut(stream));
+        found.into_iter().flat_map(|stream| &mut stream.events).for_each(|event| event.ingestion_time -= millis);
+    }
+
     fn stream(&mut self, group: &str, stream: &str) -> Result<&mut Stream, Refusal> {
         let Some(found) = self.groups.get_mut(group) else { return gone("group") };
         found.streams.get_mut(stream).map_or_else(|| gone("stream"), Ok)
