@@ -55,16 +55,7 @@ impl ExporterFixture for Fixture {
     }
 
     async fn play(&self, world: World, requests: usize) -> bool {
-        let fault = match world {
-            World::Busy => Fault::status(429),
-            World::BrokenBefore => Fault::DropUnread,
-            World::AnswerLost => Fault::LoseAnswer,
-            World::Denied => Fault::status(401),
-            World::Refused => Fault::status(404),
-            _ => return false,
-        };
-        self.0.fail_next(requests, fault);
-        true
+        stand::play(&self.0, &world, 401, 404, requests)
     }
 
     async fn unreachable(&self) -> Option<Arc<dyn Exporter>> {
