@@ -17,6 +17,8 @@ pub mod console;
 mod credential;
 #[cfg(feature = "datadog")]
 pub mod datadog;
+#[cfg(any(feature = "elasticsearch", feature = "opensearch", feature = "_fuzzing", feature = "_objects"))]
+mod dated;
 #[cfg(feature = "_http")]
 mod delivery;
 #[cfg(any(feature = "elasticsearch", feature = "opensearch", feature = "_fuzzing"))]
