@@ -3,6 +3,8 @@
 //! a feature of its name, the credentials and the object stores of the clouds.
 
 mod address;
+#[cfg(feature = "aws")]
+pub mod aws;
 #[cfg(feature = "azure")]
 pub mod azure;
 mod connection;
@@ -10,9 +12,11 @@ mod connection;
 pub mod google;
 #[cfg(feature = "_objects")]
 pub mod objects;
+mod rotated;
 pub mod tls;
-#[cfg(feature = "_token")]
+#[cfg(any(feature = "azure", feature = "google"))]
 pub mod token;
 
 pub use address::{basic_auth, parse_url, percent_decoded, secret_header};
 pub use connection::{Connection, Stamp, TlsVersion};
+pub use rotated::RotatedClient;

@@ -7,6 +7,8 @@ mod azure_blob;
 mod failure;
 #[cfg(feature = "gcs")]
 mod gcs;
+#[cfg(feature = "s3")]
+mod s3;
 mod wire;
 
 use std::fmt;
@@ -22,6 +24,8 @@ pub use self::azure_blob::{AzureBlobConfig, AzureContainer};
 pub use self::failure::failure;
 #[cfg(feature = "gcs")]
 pub use self::gcs::{GcsBucket, GcsConfig};
+#[cfg(feature = "s3")]
+pub use self::s3::{S3Bucket, S3Config};
 pub use self::wire::Wire;
 
 /// A bucket or a container, and what lets us in.

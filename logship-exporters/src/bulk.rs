@@ -269,7 +269,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::sync::Arc;
 
-    use logship_core::{Cursor, Partition, Resource, Scope, Severity, Value};
+    use logship_core::{Cursor, Partition, Resource, Scope, Severity, Timestamp, Value};
     use proptest::prelude::*;
 
     use super::*;

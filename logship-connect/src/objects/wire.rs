@@ -14,7 +14,7 @@ use reqwest::StatusCode;
 use reqwest::header::{AUTHORIZATION, DATE, HeaderMap, RETRY_AFTER};
 
 use super::failure::Refusal;
-use crate::Connection;
+use crate::{Connection, RotatedClient};
 
 /// How much of a refusal is read: `object_store` itself has no limit.
 const REFUSAL_BYTES_MAX: usize = 64 * 1024;
@@ -25,7 +25,7 @@ const SECRET_LENGTH_MIN: usize = 10;
 /// Hands our client to `object_store`, keeps what an answer says of a refusal, and the time on the server's clock.
 #[derive(Clone, Debug)]
 pub struct Wire {
-    client: reqwest::Client,
+    client: Arc<RotatedClient>,
     /// By how many seconds the server's clock is ahead of ours.
     skew: Arc<AtomicI64>,
 }
@@ -36,7 +36,7 @@ impl Wire {
     /// # Errors
     /// [`ErrorKind::Config`](logship_core::ErrorKind::Config), which names the field or the file.
     pub fn new(operation: &'static str, connection: &Connection, context: &BuildContext) -> Result<Self, Error> {
-        Ok(Wire { client: connection.client(operation, context)?, skew: Arc::default() })
+        Ok(Wire { client: Arc::new(RotatedClient::new(operation, connection, context)?), skew: Arc::default() })
     }
 
     /// Time as the server last told it.
@@ -67,7 +67,11 @@ impl HttpService for Wire {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let secrets = secrets_of(&request);
         let host = request.uri().authority().map(ToString::to_string).unwrap_or_default();
-        let response = HttpService::call(&self.client, request).await?;
+        let response = HttpService::call(&self.client.client(), request).await.inspect_err(|error| {
+            if error.kind() == HttpErrorKind::Connect {
+                self.client.look_soon();
+            }
+        })?;
         self.set_clock(response.headers());
         let status = response.status();
         // What a store's own rules are about.
