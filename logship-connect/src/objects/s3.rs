@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use logship_core::{BuildContext, Error, ErrorKind, async_trait};
+use logship_core::{BuildContext, Error, async_trait};
 use object_store::ObjectStore;
 use object_store::aws::{AmazonS3Builder, AwsCredential, S3ConditionalPut};
 use object_store::client::CredentialProvider;
@@ -13,7 +13,7 @@ use tokio::sync::OnceCell;
 use super::Bucket;
 use super::wire::{Wire, no_retries};
 use crate::Connection;
-use crate::aws::{Aws, AwsConfig, ProvideCredentials};
+use crate::aws::{Aws, AwsConfig, ProvideCredentials, no_credentials};
 
 /// Which bucket, and who we are.
 #[derive(Clone, Debug)]
@@ -56,7 +56,7 @@ impl S3Bucket {
     /// Asks nobody yet.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`], which names the field.
+    /// [`ErrorKind::Config`](logship_core::ErrorKind::Config), which names the field.
     pub fn new(config: &S3Config, context: &BuildContext) -> Result<(Self, Wire), Error> {
         check_name(&config.bucket)?;
         let wire = Wire::new("reach S3", &config.connection, context)?;
@@ -135,9 +135,7 @@ impl CredentialProvider for Keys {
     async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {
         let found = async {
             let keys = self.0.credentials().await?.provide_credentials().await;
-            keys.map_err(|error| {
-                Error::new(ErrorKind::Auth, "find the credentials of AWS", "there are none now").with_source(error)
-            })
+            keys.map_err(|error| no_credentials(&error))
         };
         let keys =
             found.await.map_err(|error| object_store::Error::Generic { store: "S3", source: Box::new(error) })?;
