@@ -29,6 +29,8 @@ use tokio::sync::OnceCell;
 
 use crate::{Connection, RotatedClient};
 use client::SdkClient;
+#[cfg(feature = "s3")]
+pub(crate) use credentials::no_credentials;
 use credentials::{Cached, Keys};
 pub use failure::failure;
 

@@ -105,7 +105,7 @@ fn is_same(one: &Credentials, other: &Credentials) -> bool {
 }
 
 /// What it means that no credentials are to be had.
-pub(super) fn no_credentials(error: &CredentialsError) -> Error {
+pub(crate) fn no_credentials(error: &CredentialsError) -> Error {
     let (kind, message) = match error {
         CredentialsError::CredentialsNotLoaded(_) => (
             ErrorKind::Auth,

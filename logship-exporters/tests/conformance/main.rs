@@ -2,6 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+#[cfg(feature = "azure_blob")]
+mod azure_blob;
+#[cfg(any(feature = "azure_blob", feature = "gcs", feature = "s3"))]
+mod clouds;
 #[cfg(feature = "cloudwatch")]
 mod cloudwatch;
 #[cfg(feature = "console")]
@@ -28,6 +32,8 @@ mod opensearch;
 mod otlp;
 #[cfg(all(feature = "otlp", feature = "otlp-sdk"))]
 mod otlp_sdk;
+#[cfg(feature = "s3")]
+mod s3;
 #[cfg(feature = "splunk")]
 mod splunk;
 #[cfg(any(feature = "cloudwatch", feature = "datadog", feature = "newrelic", feature = "splunk"))]
@@ -35,9 +41,11 @@ mod stand;
 
 /// An address that was free a moment ago and that nobody listens on.
 #[cfg(any(
+    feature = "azure_blob",
     feature = "cloudwatch",
     feature = "datadog",
     feature = "elasticsearch",
+    feature = "gcs",
     feature = "http",
     feature = "loggly",
     feature = "logzio",
@@ -45,6 +53,7 @@ mod stand;
     feature = "newrelic",
     feature = "opensearch",
     feature = "otlp",
+    feature = "s3",
     feature = "splunk"
 ))]
 async fn nowhere() -> String {
