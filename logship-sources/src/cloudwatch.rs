@@ -16,6 +16,7 @@
 //! Set the overlap to the longest time that a writer may lag behind; what is later than that, a reconciliation finds.
 
 mod api;
+mod export_task;
 mod page;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,6 +34,7 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use self::api::{Api, Stream};
+pub use self::export_task::{ExportTask, ExportTaskConfig, ExportedTask, Exports};
 use self::page::Collected;
 use crate::jsonl::JsonlFields;
 
@@ -163,12 +165,7 @@ impl CloudWatchSource {
 
     /// The groups there are now.
     async fn groups(&self) -> Result<BTreeSet<String>, Error> {
-        let mut groups: BTreeSet<String> = self.config.log_groups.iter().cloned().collect();
-        for prefix in &self.config.log_group_prefixes {
-            groups.extend(self.api.groups(prefix).await?);
-        }
-        groups.retain(|group| !self.excluded.contains(group));
-        Ok(groups)
+        groups_of(&self.api, &self.config.log_groups, &self.config.log_group_prefixes, &self.excluded).await
     }
 
     /// The streams there are now.
@@ -193,6 +190,21 @@ impl CloudWatchSource {
         stream.last_event.is_none_or(|last| last <= cursor.as_number())
             && stream.last_ingestion.is_some_and(|last| last < an_hour_ago)
     }
+}
+
+/// The groups of these names, and those that begin so, but for those that are left out.
+async fn groups_of(
+    api: &Api,
+    names: &[String],
+    prefixes: &[String],
+    excluded: &BTreeSet<String>,
+) -> Result<BTreeSet<String>, Error> {
+    let mut groups: BTreeSet<String> = names.iter().cloned().collect();
+    for prefix in prefixes {
+        groups.extend(api.groups(prefix).await?);
+    }
+    groups.retain(|group| !excluded.contains(group));
+    Ok(groups)
 }
 
 /// What a stream is called. Neither a group's name nor a stream's can hold a colon.

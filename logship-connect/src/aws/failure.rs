@@ -110,6 +110,9 @@ fn classify(code: &str, status: u16) -> (ErrorKind, Advice, Certainty, &'static 
         ("OperationAbortedException", _) => {
             (ErrorKind::Unavailable, later, NotDelivered, "somebody else changes the same: asked to try again")
         }
+        ("LimitExceededException", _) => {
+            (ErrorKind::Unavailable, later, NotDelivered, "the account has come to a limit: asked to try again")
+        }
         ("RequestEntityTooLarge", _) | (_, 413) => {
             (ErrorKind::TooLarge, Advice::Split, NotDelivered, "the request is too large")
         }

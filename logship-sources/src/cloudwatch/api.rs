@@ -15,6 +15,9 @@ use tokio::time::Instant;
 /// How long nothing more is asked after AWS has said that it was too much.
 const BREATH: Duration = Duration::from_secs(1);
 
+/// How long a request may take: one that nobody answers would hold up its stream for ever.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// How often one page of a listing is asked for before the listing fails. A listing of many pages that began anew each
 /// time would never end.
 const LISTING_ATTEMPTS: u32 = 8;
@@ -76,9 +79,10 @@ impl Api {
         let mut is_renewed = false;
         loop {
             self.turn().await;
-            let error = match call().await {
-                Ok(answer) => return Ok(answer),
-                Err(error) => failure(operation, error),
+            let error = match tokio::time::timeout(PATIENCE, call()).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(error)) => failure(operation, error),
+                Err(_) => return Err(Error::new(ErrorKind::Timeout, operation, "no answer in time")),
             };
             if error.kind() == ErrorKind::Throttled {
                 self.take_a_breath();
