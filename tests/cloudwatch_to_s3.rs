@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use futures::TryStreamExt;
+use futures::{FutureExt, TryStreamExt};
 use logship::config::ShipperConfig;
 use logship::{BuildContext, CancellationToken, ErrorKind, Timestamp, registry};
 use logship_connect::Connection;
@@ -67,7 +67,7 @@ fn spawn(config: &Value) -> Child {
 async fn write(logs: &StrictCloudWatch, events: usize, time: Duration) {
     let batches = events.div_ceil(BATCH);
     let began = Instant::now();
-    let mut rng = fastrand::Rng::with_seed(7);
+    let (mut rng, mut next_fault) = (fastrand::Rng::with_seed(7), 20);
     for batch in 0..batches {
         let (group, stream) = (batch % GROUPS, batch % STREAMS);
         let late = if rng.u32(..20) == 0 { rng.u64(..LATE_MAX.as_millis() as u64) as i64 } else { 0 };
@@ -75,11 +75,13 @@ async fn write(logs: &StrictCloudWatch, events: usize, time: Duration) {
         let numbers = batch * BATCH..((batch + 1) * BATCH).min(events);
         let of = |number: usize| (at - (number % BATCH / 40) as i64, format!("event {number:07}"));
         logs.put(&format!("app/{group}"), &format!("stream-{stream}"), numbers.map(of));
-        match rng.u32(..40) {
-            0 | 1 => logs.fail_next(rng.usize(1..4), Fault::status(429)),
-            2 => logs.fail_next(1, Fault::DropUnread),
-            3 => logs.fail_next(1, Fault::TruncateAnswer),
-            _ => {}
+        if logs.arrived(next_fault).now_or_never().is_some() {
+            next_fault += rng.usize(20..80);
+            match rng.u32(..8) {
+                0 => logs.fail_next(1, Fault::DropUnread),
+                1 => logs.fail_next(1, Fault::TruncateAnswer),
+                _ => logs.fail_next(rng.usize(1..4), Fault::status(429)),
+            }
         }
         let due = time.mul_f64((batch + 1) as f64 / batches as f64);
         sleep(due.saturating_sub(began.elapsed())).await;

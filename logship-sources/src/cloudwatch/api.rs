@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How often one page of a listing is asked for before the listing fails. A listing of many pages that began anew each
 /// time would never end.
-const LISTING_ATTEMPTS: u32 = 8;
+const LISTING_ATTEMPTS: u32 = 30;
 
 /// A stream as it is listed.
 #[derive(Clone, Debug)]
