@@ -26,8 +26,8 @@ const SECRET_LENGTH_MIN: usize = 10;
 #[derive(Clone, Debug)]
 pub struct Wire {
     client: Arc<RotatedClient>,
-    /// By how many seconds the server's clock is ahead of ours.
-    skew: Arc<AtomicI64>,
+    /// By how many milliseconds the server's clock is ahead of ours.
+    ahead_ms: Arc<AtomicI64>,
 }
 
 impl Wire {
@@ -36,22 +36,22 @@ impl Wire {
     /// # Errors
     /// [`ErrorKind::Config`](logship_core::ErrorKind::Config), which names the field or the file.
     pub fn new(operation: &'static str, connection: &Connection, context: &BuildContext) -> Result<Self, Error> {
-        Ok(Wire { client: Arc::new(RotatedClient::new(operation, connection, context)?), skew: Arc::default() })
+        Ok(Wire { client: Arc::new(RotatedClient::new(operation, connection, context)?), ahead_ms: Arc::default() })
     }
 
-    /// Time as the server last told it.
+    /// The time on the server's clock, as it last told it: up to a second and the time of an answer behind. Ours before
+    /// the first answer.
     pub fn server_time(&self) -> SystemTime {
-        let skew = self.skew.load(Ordering::Relaxed);
-        let now = SystemTime::now();
-        let by = Duration::from_secs(skew.unsigned_abs());
-        if skew < 0 { now.checked_sub(by) } else { now.checked_add(by) }.unwrap_or(now)
+        let ahead = self.ahead_ms.load(Ordering::Relaxed);
+        let (now, by) = (SystemTime::now(), Duration::from_millis(ahead.unsigned_abs()));
+        if ahead < 0 { now.checked_sub(by) } else { now.checked_add(by) }.unwrap_or(now)
     }
 
     fn set_clock(&self, headers: &HeaderMap) {
         let date = headers.get(DATE).and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
         if let Some(date) = date {
-            let secs = |time: SystemTime| time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
-            self.skew.store(secs(date) - secs(SystemTime::now()), Ordering::Relaxed);
+            let millis = |time: SystemTime| time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
+            self.ahead_ms.store(millis(date) - millis(SystemTime::now()), Ordering::Relaxed);
         }
     }
 }

@@ -203,7 +203,7 @@ pub(crate) mod azure_blob {
         *request.method_mut() = reqwest::Method::PUT;
         *request.uri_mut() = format!("{url}/{ACCOUNT}/{name}?restype=container").parse().unwrap();
         request.headers_mut().insert("content-length", reqwest::header::HeaderValue::from_static("0"));
-        AzureAuthorizer::new(&key, ACCOUNT).authorize(&mut request);
+        AzureAuthorizer::new(&key, ACCOUNT).try_authorize(&mut request).unwrap();
         make(|client| client.put(request.uri().to_string()).headers(request.headers().clone())).await;
         let mut config = AzureBlobConfig::new(&name);
         config.account = Some(ACCOUNT.to_owned());
