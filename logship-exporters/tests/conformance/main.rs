@@ -14,6 +14,8 @@ mod datadog;
 mod elasticsearch;
 #[cfg(feature = "file")]
 mod file;
+#[cfg(feature = "gcs")]
+mod gcs;
 #[cfg(feature = "http")]
 mod http;
 #[cfg(feature = "loggly")]
@@ -24,6 +26,8 @@ mod logzio;
 mod loki;
 #[cfg(feature = "newrelic")]
 mod newrelic;
+#[cfg(all(feature = "azure_blob", feature = "gcs", feature = "s3", feature = "zstd"))]
+mod objects;
 #[cfg(feature = "opensearch")]
 mod opensearch;
 #[cfg(feature = "otlp")]
