@@ -1,5 +1,5 @@
-//! The stores of objects keep the contract of `OffsetStore`: over a bucket in memory, and against what stands for S3 and
-//! Azure. What stands for Google takes any write, whatever the condition, and proves nothing.
+//! The stores of objects keep the contract of `OffsetStore`: over a bucket in memory, against what stands for S3 and
+//! Azure, and against a stand-in of ours for Google: the other one takes writes whatever their condition.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 #![cfg(any(feature = "azure_blob", feature = "gcs", feature = "s3"))]
@@ -138,6 +138,43 @@ mod s3 {
         config.aws = serde_json::from_value(aws(&url)).unwrap();
         let (bucket, _) = S3Bucket::new(&config, &BuildContext::default()).unwrap();
         Some(Fixture { bucket: Arc::new(bucket), open: Box::new(move || store(&url, &name, "each_commit")) })
+    }
+
+    offset_store_conformance!(fixture);
+}
+
+#[cfg(feature = "gcs")]
+mod gcs {
+    use super::*;
+    use logship_connect::google::GoogleCredentials;
+    use logship_connect::objects::{GcsBucket, GcsConfig};
+    use logship_connect::token::{AccessToken, TokenProvider};
+    use logship_state::gcs::GcsOffsetsConfig;
+    use logship_testkit::strict::gcs::StrictGcs;
+
+    #[derive(Debug)]
+    struct Known;
+
+    #[async_trait]
+    impl TokenProvider for Known {
+        async fn token(&self, _: &str) -> Result<AccessToken, Error> {
+            Ok(AccessToken::new("ya29.hunter2hunter2", Duration::from_secs(3_600)))
+        }
+    }
+
+    async fn fixture(_: &str) -> Option<Fixture> {
+        let server = StrictGcs::start("state", "ya29.hunter2hunter2").await.unwrap();
+        let mut config = GcsConfig::new("state");
+        config.endpoint = Some(server.url());
+        config.credentials = GoogleCredentials::Provider(Arc::new(Known));
+        let (bucket, _) = GcsBucket::new(&config, &BuildContext::default()).unwrap();
+        let open = move || {
+            let config = serde_json::json!({"url": format!("gs://state/{PREFIX}"), "endpoint": server.url()});
+            let mut config: GcsOffsetsConfig = serde_json::from_value(config).unwrap();
+            config.credentials = GoogleCredentials::Provider(Arc::new(Known));
+            ObjectOffsets::gcs(&config, &BuildContext::default()).unwrap()
+        };
+        Some(Fixture { bucket: Arc::new(bucket), open: Box::new(open) })
     }
 
     offset_store_conformance!(fixture);

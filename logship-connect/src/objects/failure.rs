@@ -1,6 +1,7 @@
 //! What it means that a store did not do what it was asked.
 
 use std::error::Error as StdError;
+use std::fmt;
 use std::time::Duration;
 
 use logship_core::{Advice, Certainty, Error, ErrorKind};
@@ -20,6 +21,12 @@ pub(super) struct Refusal {
 }
 
 impl StdError for Refusal {}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} answered {}", self.host, self.status)
+    }
+}
 
 /// What a failure of `object_store` means to the engine. Its own words are left out where they may show an address.
 ///

@@ -1,6 +1,5 @@
 //! What is between `object_store` and our client.
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -99,6 +98,7 @@ impl HttpService for Wire {
             code,
             said: Error::excerpt(said.as_bytes()),
             region: header("x-amz-bucket-region"),
+            // All three send seconds, where they send anything.
             retry_after: header(RETRY_AFTER.as_str()).and_then(|secs| secs.parse().ok()).map(Duration::from_secs),
         };
         Err(HttpError::new(HttpErrorKind::Unknown, refusal))
@@ -117,7 +117,7 @@ fn secrets_of(request: &HttpRequest) -> Vec<String> {
     let query = request.uri().query().unwrap_or_default().split('&').filter_map(|pair| pair.strip_prefix("sig="));
     let decoded = query.clone().map(|sig| String::from_utf8_lossy(&crate::percent_decoded(sig)).into_owned());
     let words = header.split([' ', '=', ':']).chain(token).chain(query).map(str::to_owned).chain(decoded);
-    words.filter(|word| word.len() >= SECRET_LENGTH_MIN && !word.contains('/')).collect()
+    words.filter(|word| word.len() >= SECRET_LENGTH_MIN).collect()
 }
 
 fn hide(text: &str, secrets: &[String]) -> String {
@@ -129,10 +129,4 @@ fn element(xml: &str, name: &str) -> Option<String> {
     let (_, behind) = xml.split_once(&format!("<{name}>"))?;
     let (text, _) = behind.split_once(&format!("</{name}>"))?;
     Some(text.to_owned())
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} answered {}", self.host, self.status)
-    }
 }
