@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use azure_core::cloud::{CloudConfiguration, CustomConfiguration};
 use azure_core::credentials::TokenCredential;
 use azure_core::http::{ClientOptions, RetryOptions, Transport};
 use azure_identity::{
@@ -26,8 +27,6 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// Who we are at Microsoft Entra. In a configuration: `"default"`, `{"managed_identity": {}}`,
 /// `{"workload_identity": {}}`, `{"cli": {}}`, or
 /// `{"client_secret": {"tenant_id": …, "client_id": …, "client_secret": …}}`.
-///
-/// The authority is the public cloud's unless the environment variable `AZURE_AUTHORITY_HOST` names another one.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
@@ -44,6 +43,9 @@ pub enum EntraCredentials {
         client_id: String,
         /// Its secret.
         client_secret: SecretRef,
+        /// The address of Entra, for national clouds. Default: `AZURE_AUTHORITY_HOST`, else the public cloud's.
+        #[serde(default)]
+        authority: Option<String>,
     },
     /// A Kubernetes service account that stands for an application.
     WorkloadIdentity {
@@ -56,6 +58,9 @@ pub enum EntraCredentials {
         /// Where the cluster puts its token. Default: `AZURE_FEDERATED_TOKEN_FILE`.
         #[serde(default)]
         token_file: Option<PathBuf>,
+        /// The address of Entra, for national clouds. Default: `AZURE_AUTHORITY_HOST`, else the public cloud's.
+        #[serde(default)]
+        authority: Option<String>,
     },
     /// The identity of the machine or the app service.
     ManagedIdentity {
@@ -95,6 +100,18 @@ impl EntraCredentials {
         Ok(Tokens::new(Arc::new(entra), scope))
     }
 
+    /// Where Entra is, if the configuration says so.
+    fn cloud(&self) -> Option<Arc<CloudConfiguration>> {
+        let (EntraCredentials::ClientSecret { authority: Some(authority), .. }
+        | EntraCredentials::WorkloadIdentity { authority: Some(authority), .. }) = self
+        else {
+            return None;
+        };
+        let mut cloud = CustomConfiguration::default();
+        cloud.authority_host.clone_from(authority);
+        Some(Arc::new(cloud.into()))
+    }
+
     /// What the environment gives, in the order of Microsoft's own libraries.
     fn of_environment() -> Vec<EntraCredentials> {
         let mut found = Vec::new();
@@ -103,10 +120,15 @@ impl EntraCredentials {
             (variable("AZURE_TENANT_ID"), variable("AZURE_CLIENT_ID"), variable("AZURE_CLIENT_SECRET"))
         {
             let client_secret = SecretRef::Env("AZURE_CLIENT_SECRET".to_owned());
-            found.push(EntraCredentials::ClientSecret { tenant_id, client_id, client_secret });
+            found.push(EntraCredentials::ClientSecret { tenant_id, client_id, client_secret, authority: None });
         }
         if variable("AZURE_FEDERATED_TOKEN_FILE").is_some() {
-            found.push(EntraCredentials::WorkloadIdentity { tenant_id: None, client_id: None, token_file: None });
+            found.push(EntraCredentials::WorkloadIdentity {
+                tenant_id: None,
+                client_id: None,
+                token_file: None,
+                authority: None,
+            });
         }
         found.push(EntraCredentials::ManagedIdentity { client_id: variable("AZURE_CLIENT_ID") });
         found.push(EntraCredentials::Cli { tenant_id: None });
@@ -138,9 +160,9 @@ impl Entra {
         credentials: &EntraCredentials,
         options: &ClientOptions,
     ) -> Result<Arc<dyn TokenCredential>, Error> {
-        let client_options = options.clone();
+        let client_options = ClientOptions { cloud: credentials.cloud(), ..options.clone() };
         let made: azure_core::Result<Arc<dyn TokenCredential>> = match credentials {
-            EntraCredentials::ClientSecret { tenant_id, client_id, client_secret } => {
+            EntraCredentials::ClientSecret { tenant_id, client_id, client_secret, .. } => {
                 let secret = self.context.secret("credentials.client_secret.client_secret", client_secret)?;
                 let options = ClientSecretCredentialOptions { client_options };
                 ClientSecretCredential::new(
@@ -151,7 +173,7 @@ impl Entra {
                 )
                 .map(|credential| credential as _)
             }
-            EntraCredentials::WorkloadIdentity { tenant_id, client_id, token_file } => {
+            EntraCredentials::WorkloadIdentity { tenant_id, client_id, token_file, .. } => {
                 let options = WorkloadIdentityCredentialOptions {
                     credential_options: ClientAssertionCredentialOptions { client_options },
                     client_id: client_id.clone(),

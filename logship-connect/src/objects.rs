@@ -21,7 +21,7 @@ use object_store::path::Path;
 
 #[cfg(feature = "azure_blob")]
 pub use self::azure_blob::{AzureBlobConfig, AzureContainer};
-pub use self::failure::failure;
+pub use self::failure::{failure, is_bucket_missing};
 #[cfg(feature = "gcs")]
 pub use self::gcs::{GcsBucket, GcsConfig};
 #[cfg(feature = "s3")]

@@ -141,7 +141,7 @@ mod tests {
     use logship_core::ErrorKind;
     use tokio::time::{advance, sleep};
 
-    /// Gives out `1`, `2`, ... after a second, each good for an hour; nothing while it is down.
+    /// Gives out `ya29.1`, `ya29.2`, ... after a second, each good for an hour; nothing while it is down.
     #[derive(Debug, Default)]
     struct Counter {
         asked: AtomicUsize,
@@ -155,7 +155,7 @@ mod tests {
             sleep(Duration::from_secs(1)).await;
             match self.is_down.load(Ordering::SeqCst) {
                 true => Err(Error::new(ErrorKind::Unavailable, "ask for a token", "down")),
-                false => Ok(AccessToken::new(number.to_string(), Duration::from_secs(3_600))),
+                false => Ok(AccessToken::new(format!("ya29.{number}"), Duration::from_secs(3_600))),
             }
         }
     }
@@ -173,33 +173,33 @@ mod tests {
     async fn many_who_want_a_token_ask_once() {
         let (counter, tokens) = tokens();
         let all = futures::future::join_all((0..10).map(|_| now(&tokens))).await;
-        assert!(all.iter().all(|token| token == "1"), "{all:?}");
+        assert!(all.iter().all(|token| token == "ya29.1"), "{all:?}");
         assert_eq!(counter.asked.load(Ordering::SeqCst), 1);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_token_is_replaced_ahead_of_its_end_while_others_go_on_with_it() {
         let (counter, tokens) = tokens();
-        assert_eq!(now(&tokens).await, "1");
+        assert_eq!(now(&tokens).await, "ya29.1");
         advance(Duration::from_secs(3_299)).await;
-        assert_eq!(now(&tokens).await, "1");
+        assert_eq!(now(&tokens).await, "ya29.1");
         advance(Duration::from_secs(2)).await;
         let (renewing, waiting) = tokio::join!(now(&tokens), now(&tokens));
-        assert_eq!((renewing.as_str(), waiting.as_str()), ("2", "1"));
+        assert_eq!((renewing.as_str(), waiting.as_str()), ("ya29.2", "ya29.1"));
         assert_eq!(counter.asked.load(Ordering::SeqCst), 2);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_token_that_cannot_be_replaced_is_used_to_its_end_and_not_beyond() {
         let (counter, tokens) = tokens();
-        assert_eq!(now(&tokens).await, "1");
+        assert_eq!(now(&tokens).await, "ya29.1");
         counter.is_down.store(true, Ordering::SeqCst);
         advance(Duration::from_secs(3_400)).await;
-        assert_eq!(now(&tokens).await, "1");
+        assert_eq!(now(&tokens).await, "ya29.1");
         advance(Duration::from_secs(200)).await;
         assert_eq!(tokens.token().await.unwrap_err().kind(), ErrorKind::Unavailable);
         counter.is_down.store(false, Ordering::SeqCst);
-        assert_eq!(now(&tokens).await, "4");
+        assert_eq!(now(&tokens).await, "ya29.4");
     }
 
     #[tokio::test(start_paused = true)]
@@ -207,11 +207,11 @@ mod tests {
         let (counter, tokens) = tokens();
         let refused = tokens.token().await.unwrap();
         tokens.refuse(&refused);
-        assert_eq!(now(&tokens).await, "2");
+        assert_eq!(now(&tokens).await, "ya29.2");
         // A request that was under way with it.
         tokens.refuse(&refused);
-        assert_eq!(now(&tokens).await, "2");
+        assert_eq!(now(&tokens).await, "ya29.2");
         assert_eq!(counter.asked.load(Ordering::SeqCst), 2);
-        assert!(!format!("{tokens:?}").contains('2'));
+        assert!(!format!("{tokens:?}").contains("ya29"));
     }
 }

@@ -27,8 +27,8 @@ use futures::{StreamExt, TryStreamExt, stream};
 pub use logship_connect::objects::Bucket;
 use logship_connect::objects::object_store::path::Path;
 use logship_connect::objects::object_store::{
-    self, Attribute, Attributes, MultipartUpload, ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions,
-    PutOptions, UpdateVersion,
+    self, Attribute, Attributes, Error as Store, MultipartUpload, ObjectStore, ObjectStoreExt, PutMode,
+    PutMultipartOptions, PutOptions, UpdateVersion,
 };
 use logship_connect::objects::{failure, parse_path};
 use logship_core::{
@@ -177,9 +177,16 @@ impl ObjectExporter {
             return put(PutMode::Overwrite).await;
         }
         match put(PutMode::Create).await {
-            Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
-                let found = store.head(key).await?;
-                put(PutMode::Update(UpdateVersion { e_tag: found.e_tag, version: found.version })).await
+            Err(Store::AlreadyExists { .. } | Store::Precondition { .. }) => {
+                let replace = async {
+                    let found = store.head(key).await?;
+                    put(PutMode::Update(UpdateVersion { e_tag: found.e_tag, version: found.version })).await
+                };
+                // Somebody deleted it in between: the next attempt makes it anew.
+                replace.await.map_err(|error| match error {
+                    Store::NotFound { path, source } => Store::Precondition { path, source },
+                    error => error,
+                })
             }
             done => done,
         }

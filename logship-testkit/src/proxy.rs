@@ -71,6 +71,16 @@ impl ProxiedRequest {
 }
 
 /// Passes requests on, one a connection, but for those that are to fail. Ends when it is dropped.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// use logship_testkit::proxy::{FaultProxy, ProxyFault};
+///
+/// let proxy = FaultProxy::start("http://127.0.0.1:24055").await?;
+/// proxy.fail_next(1, ProxyFault::answer(503, "busy"));
+/// # std::io::Result::Ok(())
+/// # }).unwrap();
+/// ```
 #[derive(Debug)]
 pub struct FaultProxy {
     address: SocketAddr,
@@ -88,6 +98,15 @@ struct State {
 impl FaultProxy {
     /// Starts one in front of an address such as `http://127.0.0.1:24055`.
     pub async fn start(upstream: &str) -> io::Result<Self> {
+        Self::serve(upstream, false).await
+    }
+
+    /// The same, but passes paths on without their percent signs, for a server that does not read these.
+    pub async fn start_decoding(upstream: &str) -> io::Result<Self> {
+        Self::serve(upstream, true).await
+    }
+
+    async fn serve(upstream: &str, is_decoding: bool) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
         let upstream: Arc<str> = upstream.trim_start_matches("http://").trim_end_matches('/').into();
@@ -97,7 +116,7 @@ impl FaultProxy {
             while let Ok((stream, _)) = listener.accept().await {
                 let (upstream, shared) = (Arc::clone(&upstream), Arc::clone(&shared));
                 // A client that goes away in the middle is the usual thing here.
-                tokio::spawn(async move { drop(serve(stream, &upstream, &shared).await) });
+                tokio::spawn(async move { drop(serve(stream, &upstream, &shared, is_decoding).await) });
             }
         });
         Ok(FaultProxy { address, state, serving: serving.abort_handle() })
@@ -129,12 +148,16 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn serve(mut stream: TcpStream, upstream: &str, state: &Mutex<State>) -> io::Result<()> {
+async fn serve(mut stream: TcpStream, upstream: &str, state: &Mutex<State>, is_decoding: bool) -> io::Result<()> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await?);
     }
     let mut request = parse(&String::from_utf8_lossy(&head));
+    if is_decoding {
+        let text = String::from_utf8_lossy(&head);
+        head = text.replacen(&request.target, &decoded(&request.target), 1).into_bytes();
+    }
     let fault = request.is_upload().then(|| lock(state).faults.pop_front()).flatten();
     if fault == Some(ProxyFault::DropUnread) {
         lock(state).requests.push(request);
@@ -164,6 +187,26 @@ async fn serve(mut stream: TcpStream, upstream: &str, state: &Mutex<State>) -> i
     }
     stream.write_all(&answer).await?;
     stream.shutdown().await
+}
+
+/// A path and query of letters and signs that need no percent sign in between.
+fn decoded(target: &str) -> String {
+    let mut pieces = target.split('%');
+    let first = pieces.next().unwrap_or_default().to_owned();
+    pieces.fold(first, |mut text, piece| {
+        let code = piece.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        match code.filter(u8::is_ascii_graphic) {
+            Some(code) => {
+                text.push(char::from(code));
+                text.push_str(&piece[2..]);
+            }
+            None => {
+                text.push('%');
+                text.push_str(piece);
+            }
+        }
+        text
+    })
 }
 
 fn parse(head: &str) -> ProxiedRequest {

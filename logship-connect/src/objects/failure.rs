@@ -1,6 +1,7 @@
 //! What it means that a store did not do what it was asked.
 
 use std::error::Error as StdError;
+use std::fmt;
 use std::time::Duration;
 
 use logship_core::{Advice, Certainty, Error, ErrorKind};
@@ -20,6 +21,12 @@ pub(super) struct Refusal {
 }
 
 impl StdError for Refusal {}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} answered {}", self.host, self.status)
+    }
+}
 
 /// What a failure of `object_store` means to the engine. Its own words are left out where they may show an address.
 ///
@@ -49,15 +56,14 @@ pub fn failure(operation: &'static str, error: object_store::Error) -> Error {
             None => error,
         };
     }
+    if is_bucket_missing(&error) {
+        return Error::new(ErrorKind::NotFound, operation, "there is no such bucket or container: make it first");
+    }
     let text = error.to_string();
     match error {
-        Store::NotFound { path, .. } => match ["NoSuchBucket", "ContainerNotFound", "bucket does not exist"]
-            .iter()
-            .any(|word| text.contains(word))
-        {
-            true => Error::new(ErrorKind::NotFound, operation, "there is no such bucket or container: make it first"),
-            false => Error::new(ErrorKind::NotFound, operation, "nothing is there").with("key", path),
-        },
+        Store::NotFound { path, .. } => {
+            Error::new(ErrorKind::NotFound, operation, "nothing is there").with("key", path)
+        }
         // Somebody writes the same object, or the container is being deleted.
         Store::AlreadyExists { path, .. } | Store::Precondition { path, .. } => {
             Error::new(ErrorKind::Unavailable, operation, "in conflict with another request").with("key", path)
@@ -71,6 +77,13 @@ pub fn failure(operation: &'static str, error: object_store::Error) -> Error {
             Error::new(ErrorKind::Protocol, operation, Error::excerpt(text.as_bytes())).certainty_is(Certainty::Unknown)
         }
     }
+}
+
+/// Whether what was not found is the bucket itself, and not an object of it.
+pub fn is_bucket_missing(error: &object_store::Error) -> bool {
+    let is_missing = matches!(error, object_store::Error::NotFound { .. } | object_store::Error::Generic { .. });
+    let text = error.to_string();
+    is_missing && ["NoSuchBucket", "ContainerNotFound", "bucket does not exist"].iter().any(|word| text.contains(word))
 }
 
 /// What a status and a store's word mean.

@@ -1,6 +1,5 @@
 //! What is between `object_store` and our client.
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -26,8 +25,8 @@ const SECRET_LENGTH_MIN: usize = 10;
 #[derive(Clone, Debug)]
 pub struct Wire {
     client: Arc<RotatedClient>,
-    /// By how many seconds the server's clock is ahead of ours.
-    skew: Arc<AtomicI64>,
+    /// By how many milliseconds the server's clock is ahead of ours.
+    ahead_ms: Arc<AtomicI64>,
 }
 
 impl Wire {
@@ -36,22 +35,22 @@ impl Wire {
     /// # Errors
     /// [`ErrorKind::Config`](logship_core::ErrorKind::Config), which names the field or the file.
     pub fn new(operation: &'static str, connection: &Connection, context: &BuildContext) -> Result<Self, Error> {
-        Ok(Wire { client: Arc::new(RotatedClient::new(operation, connection, context)?), skew: Arc::default() })
+        Ok(Wire { client: Arc::new(RotatedClient::new(operation, connection, context)?), ahead_ms: Arc::default() })
     }
 
-    /// Time as the server last told it.
+    /// The time on the server's clock, as it last told it: up to a second and the time of an answer behind. Ours before
+    /// the first answer.
     pub fn server_time(&self) -> SystemTime {
-        let skew = self.skew.load(Ordering::Relaxed);
-        let now = SystemTime::now();
-        let by = Duration::from_secs(skew.unsigned_abs());
-        if skew < 0 { now.checked_sub(by) } else { now.checked_add(by) }.unwrap_or(now)
+        let ahead = self.ahead_ms.load(Ordering::Relaxed);
+        let (now, by) = (SystemTime::now(), Duration::from_millis(ahead.unsigned_abs()));
+        if ahead < 0 { now.checked_sub(by) } else { now.checked_add(by) }.unwrap_or(now)
     }
 
     fn set_clock(&self, headers: &HeaderMap) {
         let date = headers.get(DATE).and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
         if let Some(date) = date {
-            let secs = |time: SystemTime| time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
-            self.skew.store(secs(date) - secs(SystemTime::now()), Ordering::Relaxed);
+            let millis = |time: SystemTime| time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
+            self.ahead_ms.store(millis(date) - millis(SystemTime::now()), Ordering::Relaxed);
         }
     }
 }
@@ -99,6 +98,7 @@ impl HttpService for Wire {
             code,
             said: Error::excerpt(said.as_bytes()),
             region: header("x-amz-bucket-region"),
+            // All three send seconds, where they send anything.
             retry_after: header(RETRY_AFTER.as_str()).and_then(|secs| secs.parse().ok()).map(Duration::from_secs),
         };
         Err(HttpError::new(HttpErrorKind::Unknown, refusal))
@@ -117,7 +117,7 @@ fn secrets_of(request: &HttpRequest) -> Vec<String> {
     let query = request.uri().query().unwrap_or_default().split('&').filter_map(|pair| pair.strip_prefix("sig="));
     let decoded = query.clone().map(|sig| String::from_utf8_lossy(&crate::percent_decoded(sig)).into_owned());
     let words = header.split([' ', '=', ':']).chain(token).chain(query).map(str::to_owned).chain(decoded);
-    words.filter(|word| word.len() >= SECRET_LENGTH_MIN && !word.contains('/')).collect()
+    words.filter(|word| word.len() >= SECRET_LENGTH_MIN).collect()
 }
 
 fn hide(text: &str, secrets: &[String]) -> String {
@@ -129,10 +129,4 @@ fn element(xml: &str, name: &str) -> Option<String> {
     let (_, behind) = xml.split_once(&format!("<{name}>"))?;
     let (text, _) = behind.split_once(&format!("</{name}>"))?;
     Some(text.to_owned())
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} answered {}", self.host, self.status)
-    }
 }

@@ -16,6 +16,8 @@ mod datadog;
 mod elasticsearch;
 #[cfg(feature = "file")]
 mod file;
+#[cfg(feature = "gcs")]
+mod gcs;
 #[cfg(feature = "http")]
 mod http;
 #[cfg(feature = "loggly")]
@@ -26,6 +28,8 @@ mod logzio;
 mod loki;
 #[cfg(feature = "newrelic")]
 mod newrelic;
+#[cfg(all(feature = "azure_blob", feature = "gcs", feature = "s3", feature = "zstd"))]
+mod objects;
 #[cfg(feature = "opensearch")]
 mod opensearch;
 #[cfg(feature = "otlp")]

@@ -7,6 +7,7 @@ pub mod cloudwatch;
 pub mod datadog;
 pub mod elasticsearch;
 mod faults;
+pub mod gcs;
 pub mod loggly;
 pub mod logzio;
 pub mod loki;
