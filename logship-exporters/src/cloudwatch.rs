@@ -239,7 +239,8 @@ impl CloudWatch {
             "InvalidParameterException" => error.advise(Advice::Split),
             "ResourceNotFoundException" if self.config.create_log_stream => match self.create(stream).await {
                 Ok(()) => error.advise(Advice::After(None)),
-                Err(cause) => cause,
+                // Whatever became of the stream, the batch is not there.
+                Err(cause) => cause.certainty_is(Certainty::NotDelivered),
             },
             _ => error,
         }

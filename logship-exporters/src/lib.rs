@@ -24,6 +24,10 @@ mod credential;
 #[cfg(feature = "datadog")]
 pub mod datadog;
 #[cfg(any(feature = "elasticsearch", feature = "opensearch", feature = "_fuzzing", feature = "_objects"))]
+#[cfg_attr(
+    not(any(feature = "elasticsearch", feature = "opensearch", feature = "_objects")),
+    allow(dead_code, reason = "fuzzing uses a part of it")
+)]
 mod dated;
 #[cfg(feature = "_http")]
 mod delivery;

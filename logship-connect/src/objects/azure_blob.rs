@@ -137,7 +137,7 @@ pub struct AzureContainer {
 /// What lets us in.
 enum Entry {
     Entra(Tokens),
-    Key { config: AzureBlobConfig, context: BuildContext, current: RwLock<Arc<AzureCredential>> },
+    Key { config: Box<AzureBlobConfig>, context: BuildContext, current: RwLock<Arc<AzureCredential>> },
 }
 
 impl AzureContainer {
@@ -172,7 +172,7 @@ impl AzureContainer {
         };
         let entry = Arc::new(match key {
             Some(Key { credential, .. }) => Entry::Key {
-                config: config.clone(),
+                config: Box::new(config.clone()),
                 context: context.clone(),
                 current: RwLock::new(Arc::new(credential)),
             },

@@ -214,8 +214,9 @@ pub(crate) mod azure_blob {
     use logship_connect::objects::{AzureBlobConfig, AzureContainer};
 
     /// The account that Azurite has, and the key that its documents give away.
-    const ACCOUNT: &str = "devstoreaccount1";
-    const KEY: &str = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
+    pub(crate) const ACCOUNT: &str = "devstoreaccount1";
+    pub(crate) const KEY: &str =
+        "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 
     fn fields(url: &str, name: &str) -> Value {
         json!({"container": name, "account": ACCOUNT, "endpoint": format!("{url}/{ACCOUNT}"), "account_key": KEY})

@@ -1,6 +1,9 @@
 //! Against `strict::gcs::StrictGcs`, and what stands for Google on PyPI as far as that goes.
 
-use logship_core::{BuildContext, Chunk, Cursor, Exporter, LogRecord, Page, PageEnd, Partition, RecordId, Timestamp};
+use logship_core::{
+    BuildContext, Certainty, Chunk, Cursor, ErrorKind, Exporter, LogRecord, Page, PageEnd, Partition, RecordId,
+    Timestamp,
+};
 use logship_exporters::gcs::{GcsConfig, GoogleCredentials};
 use logship_exporters::objects::ObjectExporter;
 use logship_testkit::conformance::server;
@@ -13,7 +16,8 @@ use super::clouds;
 exporter_conformance!(async |_| clouds::gcs::cloud().await);
 
 /// Goal: another server than ours takes our writes for what they are. It reads no percent signs in paths, takes writes
-/// whatever their condition, and lists and describes objects by another interface than we do, by which it is asked here.
+/// whatever their condition, gives no `ETag` in its answers, so that these confirm nothing, and lists objects by another
+/// interface than we do, by which it is asked here.
 #[tokio::test]
 async fn the_emulator_has_what_was_written() {
     let Some(url) = server("LOGSHIP_GCS_URL") else { return };
@@ -36,7 +40,8 @@ async fn the_emulator_has_what_was_written() {
     let page = Page::new(Partition::new("logs"), vec![record], PageEnd::More);
     let chunk = Chunk::of_page(page, exporter.encoding().as_deref()).unwrap();
     for _ in 0..2 {
-        exporter.export(&chunk).await.unwrap();
+        let error = exporter.export(&chunk).await.unwrap_err();
+        assert_eq!((error.kind(), error.certainty()), (ErrorKind::Protocol, Certainty::Unknown), "{error}");
     }
     let read = async |path: String| client.get(format!("{url}{path}")).send().await.unwrap().text().await.unwrap();
     let list: serde_json::Value = serde_json::from_str(&read(format!("/storage/v1/b/{bucket}/o")).await).unwrap();

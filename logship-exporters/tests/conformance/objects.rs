@@ -298,6 +298,35 @@ fn a_wrong_configuration_is_refused_before_anybody_is_asked() {
     }
 }
 
+#[tokio::test]
+async fn a_connection_string_opens_the_container() {
+    let Some(cloud) = clouds::azure_blob::cloud().await else { return };
+    let (account, key) = (clouds::azure_blob::ACCOUNT, clouds::azure_blob::KEY);
+    let text = format!("AccountName={account};AccountKey={key};BlobEndpoint={}/{account};", cloud.proxy.url());
+    let exporter = (cloud.build)(json!({"container": cloud.name, "connection_string": text}));
+    exporter.check().await.unwrap();
+    exporter.export(&chunk(&exporter, &[1])).await.unwrap();
+    assert_eq!(cloud.objects().await.len(), 1);
+}
+
+/// Goal: a key that was replaced in its file is read again once it is not let in, and one that was not stops the lane.
+#[tokio::test]
+async fn an_account_key_that_was_replaced_is_read_again() {
+    let Some(cloud) = clouds::azure_blob::cloud().await else { return };
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), clouds::azure_blob::KEY.replace("Eby8", "Eby9")).unwrap();
+    let exporter = cloud.exporter(&json!({"account_key": {"file": file.path()}}));
+    let failed = ProxyFault::answer(403, "").header("x-ms-error-code", "AuthenticationFailed");
+    cloud.proxy.fail_next(1, failed);
+    let error = exporter.export(&chunk(&exporter, &[1])).await.unwrap_err();
+    assert_eq!((error.kind(), error.advice()), (ErrorKind::Auth, Advice::Refresh), "{error}");
+    assert_eq!(exporter.refresh().await.unwrap_err().kind(), ErrorKind::Auth);
+    std::fs::write(file.path(), clouds::azure_blob::KEY).unwrap();
+    exporter.refresh().await.unwrap();
+    exporter.export(&chunk(&exporter, &[1])).await.unwrap();
+    assert_eq!(cloud.objects().await.len(), 1);
+}
+
 #[test]
 fn connection_strings_are_read_as_the_portal_writes_them() {
     let mut registry = Registry::new();

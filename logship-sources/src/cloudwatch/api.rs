@@ -87,7 +87,12 @@ impl Api {
             if error.kind() == ErrorKind::Throttled {
                 self.take_a_breath();
             }
-            if error.advice() != Advice::Refresh || is_renewed {
+            if error.advice() != Advice::Refresh {
+                return Err(error);
+            }
+            // Nobody behind us could do more about it.
+            let error = error.advise(Advice::Never);
+            if is_renewed {
                 return Err(error);
             }
             is_renewed = true;
