@@ -137,7 +137,7 @@ fn parse_usual(text: &[u8]) -> Option<Timestamp> {
 /// The days from 1970-01-01 to a date, if there is such a date. Days-from-civil after Howard Hinnant,
 /// <https://howardhinnant.github.io/date_algorithms.html#days_from_civil>.
 fn days_of(year: u32, month: u32, day: u32) -> Option<i64> {
-    let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let is_leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     let last = match month {
         1 | 3 | 5 | 7 | 8 | 10 | 12 => 31,
         4 | 6 | 9 | 11 => 30,

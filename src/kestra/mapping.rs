@@ -43,6 +43,8 @@ pub(super) enum Target {
     Flag(&'static str),
     /// A duration, as milliseconds.
     Millis(&'static str),
+    /// A duration, as seconds.
+    Seconds(&'static str),
     /// A list of texts.
     Texts(&'static str),
     /// Addresses, with what another property says as their path.
@@ -165,6 +167,9 @@ impl Mapping {
             Target::Flag(field) => set(field, Setup::Plain(reader.flag(node, &at.path)?.into())),
             Target::Millis(field) => {
                 set(field, Setup::Plain(millis(reader.duration(node, &at.path)?).into()));
+            }
+            Target::Seconds(field) => {
+                set(field, Setup::Plain(reader.duration(node, &at.path)?.as_secs().into()));
             }
             Target::Texts(field) => set(field, Setup::Texts(reader.templates(node, &at.path)?)),
             Target::Hosts { field, prefix } => {
