@@ -165,9 +165,9 @@ fn every_link_between_documents_leads_somewhere() {
             let is_there = match (std::fs::read_to_string(&target), wanted) {
                 (Err(_), _) => false,
                 (Ok(_), "") => true,
-                (Ok(text), wanted) => text.lines().any(|line| {
-                    line.starts_with('#') && anchor(line.trim_start_matches('#')) == wanted
-                }),
+                (Ok(text), wanted) => {
+                    text.lines().any(|line| line.starts_with('#') && anchor(line.trim_start_matches('#')) == wanted)
+                }
             };
             if !is_there {
                 broken.push(format!("{}: {link}", path.display()));
