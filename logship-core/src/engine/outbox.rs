@@ -88,7 +88,7 @@ impl<'a> Outbox<'a> {
 
     /// Whether reading on would only hold memory.
     pub(crate) fn has_enough(&self) -> bool {
-        self.cuts.len() > PACKED_AHEAD
+        !self.cuts.is_empty()
     }
 
     /// Whether no chunk waits or is under way.

@@ -26,7 +26,7 @@ use logship_core::{
 use serde::Deserialize;
 
 pub use self::fields::JsonlFields;
-use self::parse::Parser;
+pub(crate) use self::parse::Parser;
 
 /// What a configuration says of a [`JsonlSource`].
 #[derive(Clone, Debug, Deserialize)]
@@ -215,6 +215,19 @@ pub(crate) fn record_of_line(line: &Text, id: RecordId) -> LogRecord {
     let mut record = LogRecord::new(id.clone(), now);
     Parser::new(&JsonlFields::default(), now).record(line, id, &mut record);
     record
+}
+
+/// The page of these lines alone.
+#[cfg(feature = "_fuzzing")]
+pub(crate) fn page_of_lines(lines: Vec<u8>) -> Page {
+    let bytes = Bytes::from(lines);
+    let text = Text::from_utf8(bytes.clone()).ok();
+    let lines = Lines { from: 0, bytes, text, truncated: None, end: PageEnd::CaughtUp };
+    let config = Arc::new(JsonlConfig { paths: Vec::new(), fields: JsonlFields::default() });
+    let partition = Partition::new("lines");
+    let (query, now) = (Query::all(), Timestamp::now());
+    let raw = RawLines { lines, config, partition: partition.clone(), query, now };
+    Page::raw(partition, raw, None, PageEnd::CaughtUp)
 }
 
 /// Whole lines of a file.
