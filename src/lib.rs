@@ -8,6 +8,8 @@
 pub mod config;
 #[cfg(feature = "config")]
 mod document;
+#[cfg(all(doctest, feature = "full"))]
+mod guide;
 #[cfg(feature = "kestra")]
 pub mod kestra;
 

@@ -112,12 +112,67 @@ fn the_readme_names_every_exporter_source_and_store() {
     }
 }
 
-/// Goal: an example in a document is one that compiles. Method: the README is the crate's documentation, so each of its
-/// Rust blocks is a doc test; nothing else in it may be marked as Rust and ignored.
+/// The documents of the project, with their text, by their paths from its root.
+fn documents() -> Vec<(PathBuf, String)> {
+    let folders = [root().to_owned(), root().join("docs")];
+    let entries = folders.iter().flat_map(|folder| std::fs::read_dir(folder).unwrap());
+    let paths = entries.map(|entry| entry.unwrap().path());
+    let documents: Vec<(PathBuf, String)> = paths
+        .filter(|path| path.extension().is_some_and(|extension| extension == "md"))
+        .map(|path| (path.strip_prefix(root()).unwrap().to_owned(), std::fs::read_to_string(&path).unwrap()))
+        .collect();
+    assert!(documents.len() > 8, "the walk found only {} documents", documents.len());
+    documents
+}
+
+/// Goal: an example in a document is one that compiles. Method: each page with Rust in it is included as the documentation
+/// of something, so that its blocks are doc tests, and none of them is ignored.
 #[test]
-fn no_example_is_ignored() {
-    for (path, text) in sources() {
+fn every_example_compiles() {
+    let sources = sources();
+    for (path, text) in &sources {
         assert!(!text.contains("```ignore") && !text.contains("```rust,ignore"), "{}", path.display());
     }
-    assert!(!std::fs::read_to_string(root().join("README.md")).unwrap().contains("ignore\n"));
+    for (path, text) in documents() {
+        assert!(!text.contains("ignore\n"), "{}", path.display());
+        let included = format!("{}\")", path.display());
+        assert!(
+            !text.contains("```rust") || sources.iter().any(|(_, source)| source.contains(&included)),
+            "{} has Rust that nobody compiles: include it in src/guide.rs",
+            path.display()
+        );
+    }
+}
+
+/// The anchor of a heading, as GitHub makes it.
+fn anchor(heading: &str) -> String {
+    let letters = heading.trim().to_lowercase().replace(' ', "-");
+    letters.chars().filter(|letter| letter.is_alphanumeric() || matches!(letter, '-' | '_')).collect()
+}
+
+#[test]
+fn every_link_between_documents_leads_somewhere() {
+    let (mut links, mut broken) = (0, Vec::new());
+    for (path, text) in documents() {
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if link.contains("://") {
+                continue;
+            }
+            links += 1;
+            let (file, wanted) = link.split_once('#').unwrap_or((link, ""));
+            let target = root().join(&path).parent().unwrap().join(file);
+            let target = if file.is_empty() { root().join(&path) } else { target };
+            let is_there = match (std::fs::read_to_string(&target), wanted) {
+                (Err(_), _) => false,
+                (Ok(_), "") => true,
+                (Ok(text), wanted) => {
+                    text.lines().any(|line| line.starts_with('#') && anchor(line.trim_start_matches('#')) == wanted)
+                }
+            };
+            if !is_there {
+                broken.push(format!("{}: {link}", path.display()));
+            }
+        }
+    }
+    assert!(links > 20 && broken.is_empty(), "{links} links, of which these lead nowhere:\n  {}", broken.join("\n  "));
 }

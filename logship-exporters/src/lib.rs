@@ -1,5 +1,13 @@
 //! The exporters of [logship](https://docs.rs/logship), one module a destination, each behind a Cargo feature of its
 //! name.
+//!
+//! A module has a configuration, whose fields are the manual, and an exporter, whose page says what it writes, what a
+//! repeat does there, and what the destination's answers mean. [`register`] makes all of them known to configurations by
+//! their names. Limits are constants with the vendor's page beside them.
+//!
+//! The guide has a section for each, with a configuration that works and the usual mistakes: [destinations].
+//!
+//! [destinations]: https://github.com/logship/logship/blob/main/docs/destinations.md
 
 #[cfg(feature = "azure_blob")]
 pub mod azure_blob;

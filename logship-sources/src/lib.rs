@@ -1,4 +1,13 @@
 //! The sources of [logship](https://docs.rs/logship), one module a source, each behind a Cargo feature of its name.
+//!
+//! A source is a store that can be read again: what has not been delivered is read from it anew. Where rows may appear
+//! behind a position that was read, as in tables, its [order of arrival](logship_core::ArrivalOrder) is `Bounded`, and the
+//! engine reads the last minutes again to find them. [`register`] makes all of them known to configurations by their
+//! names.
+//!
+//! The guide says what each needs of a table or a file, and how to map one's own: [sources].
+//!
+//! [sources]: https://github.com/logship/logship/blob/main/docs/sources.md
 
 #[cfg(feature = "_sql")]
 pub mod audit;

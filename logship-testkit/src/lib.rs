@@ -4,7 +4,8 @@
 //! - [`proxy`]: a proxy in front of a real server, which fails on request.
 //! - [`sim`]: logship's engine in a seeded, simulated world, with an oracle that checks its promises.
 //! - [`strict`]: stand-ins for destinations: small servers inside the test's own process, written from a
-//!   destination's documents and as unforgiving as the destination itself.
+//!   destination's documents and as unforgiving as the destination itself. The program `strict` runs one as a server of
+//!   its own: `cargo run -p logship-testkit --bin strict -- loki 3100`.
 
 pub mod conformance;
 pub mod proxy;
