@@ -110,42 +110,42 @@ fn k7_each_exporter_gets_its_own_chunk() {
 
 #[test]
 fn exporters_are_told_what_the_flow_says_in_their_own_words() {
-    let aws = json!({"static": {"access_key_id": {"secret": "AWS_ACCESS_KEY_ID"},
-        "secret_access_key": {"secret": "AWS_SECRET_KEY_ID"}}});
+    let keys = json!({"access_key_id": {"secret": "AWS_ACCESS_KEY_ID"},
+        "secret_access_key": {"secret": "AWS_SECRET_KEY_ID"}});
+    let aws = json!({"region": "eu-west-1", "credentials": {"static": keys}});
     let azure = json!({"client_secret": {"tenant_id": {"secret": "AZURE_TENANT_ID"},
         "client_id": {"secret": "AZURE_CLIENT_ID"}, "client_secret": {"secret": "AZURE_CLIENT_SECRET"}}});
     for (name, kind, fields) in [
         (
             "cloudwatch",
             "cloudwatch",
-            json!({"region": "eu-west-1", "log_group": "kestra",
-            "log_stream": "kestra-log-stream", "credentials": aws}),
+            json!({"log_group_name": "kestra", "log_stream_name": "kestra-log-stream", "aws": aws}),
         ),
         (
             "s3",
             "s3",
-            json!({"bucket": "logbucket", "region": "eu-west-1", "format": "JSON", "prefix": "kestra-log-file",
-            "max_lines_per_file": 1_000_000, "credentials": aws}),
+            json!({"bucket": "logbucket", "format": "JSON", "prefix": "kestra-log-file",
+            "max_lines_per_file": 1_000_000, "aws": aws}),
         ),
         ("operational_suite", "gcp_logging", json!({"project_id": "my-gcp-project"})),
         (
             "gcs",
             "gcs",
-            json!({"project_id": "myProjectId", "bucket": "my-bucket", "format": "JSON",
+            json!({"bucket": "my-bucket", "format": "JSON",
             "prefix": "kestra-log-file", "max_lines_per_file": 10_000}),
         ),
         (
             "azure_monitor",
             "azure_monitor",
             json!({"endpoint": "https://endpoint-host.ingest.monitor.azure.com",
-            "rule_id": "dcr-69f0b123041d4d6e9f2bf72aad0b62cf", "stream_name": "kestraLogs", "auth": azure}),
+            "rule_id": "dcr-69f0b123041d4d6e9f2bf72aad0b62cf", "stream_name": "kestraLogs", "credentials": azure}),
         ),
         (
             "azure_storage",
             "azure_blob",
             json!({"endpoint": "https://myblob.blob.core.windows.net/", "container": "logs",
             "format": "JSON", "prefix": "kestra-log-file", "max_lines_per_file": 1_000_000,
-            "auth": {"client_secret": {"tenant_id": "tenant_id", "client_id": "client_id",
+            "credentials": {"client_secret": {"tenant_id": "tenant_id", "client_id": "client_id",
                 "client_secret": "client_secret"}}}),
         ),
         (
@@ -272,7 +272,7 @@ tasks:
     let fields: Vec<Value> =
         shipper.exporters.iter().map(|exporter| Value::Object(exporter.fields(&context).unwrap())).collect();
     assert_eq!(fields[0]["lane"], json!({"chunk": 250}));
-    assert_eq!(fields[0]["log_group"], "kestra");
+    assert_eq!(fields[0]["log_group_name"], "kestra");
     assert_eq!(fields[3]["hosts"], json!(["http://a:1/es", "http://b:2/es"]));
     assert_eq!(fields[3]["auth"], json!({"api_key": {"secret": "K"}}));
     assert_eq!(fields[4]["connection"]["insecure_skip_verify"], true);
