@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, Weak};
 
 use bytes::Bytes;
 
@@ -10,7 +10,7 @@ use crate::encoding::{self, EncodedPage, Stretch};
 use crate::engine::budget::Held;
 use crate::engine::buffers::Buffer;
 use crate::page::Head;
-use crate::{Compression, LogRecord, Page, Partition, Start};
+use crate::{Compression, LogRecord, Page, Partition, RecordId, Start};
 
 /// Records for one `export` call: a view of pages, which copies none.
 ///
@@ -91,6 +91,59 @@ impl fmt::Debug for Body {
     }
 }
 
+/// A body that was just packed.
+struct Packing {
+    bytes: Arc<SharedBuffer>,
+    unpacked_len: usize,
+    compression: Compression,
+}
+
+/// A buffer that goes back to where it is from when the last body made of it is gone.
+#[derive(Debug)]
+struct SharedBuffer(Buffer);
+
+struct Owner(Arc<SharedBuffer>);
+
+impl AsRef<[u8]> for Owner {
+    fn as_ref(&self) -> &[u8] {
+        self.0.0.as_ref()
+    }
+}
+
+impl From<Packing> for Body {
+    fn from(packing: Packing) -> Self {
+        let Packing { bytes, unpacked_len, compression } = packing;
+        Body { bytes: Bytes::from_owner(Owner(bytes)), unpacked_len, compression }
+    }
+}
+
+/// A body that some lane has packed, and of what. It is there as long as that lane, or one that shares it, has it.
+#[derive(Debug)]
+pub(crate) struct Packed {
+    key: String,
+    segments: Vec<(Weak<Page>, Range<usize>)>,
+    bytes: Weak<SharedBuffer>,
+    unpacked_len: usize,
+    compression: Compression,
+}
+
+impl Packed {
+    fn is_of(&self, chunk: &Chunk, encoding: &dyn crate::Encoding) -> bool {
+        let is_same = |((page, range), segment): (&(Weak<Page>, Range<usize>), &Segment)| {
+            page.as_ptr() == Arc::as_ptr(&segment.page) && *range == segment.range
+        };
+        self.key == encoding.key()
+            && self.compression == encoding.compression()
+            && self.segments.len() == chunk.segments.len()
+            && self.segments.iter().zip(&chunk.segments).all(is_same)
+    }
+
+    fn body(&self) -> Option<Body> {
+        let bytes = self.bytes.upgrade()?;
+        Some(Packing { bytes, unpacked_len: self.unpacked_len, compression: self.compression }.into())
+    }
+}
+
 impl Chunk {
     /// A chunk made by hand, for tests of an exporter and for programs that have records but no engine. `encoding`
     /// is the exporter's own, if it has one.
@@ -126,6 +179,19 @@ impl Chunk {
     /// that nobody asks for may not have to be kept.
     pub fn records(&self) -> impl Iterator<Item = &LogRecord> + Clone {
         self.segments.iter().flat_map(|segment| &segment.page.records()[segment.range.clone()])
+    }
+
+    /// The ids of the records, in order. The records themselves need not be there for that.
+    pub fn ids(&self) -> impl Iterator<Item = RecordId> {
+        self.segments.iter().flat_map(|segment| {
+            let id = |index| RecordId::new(segment.page.partition().clone(), segment.page.head(index).position.clone());
+            segment.range.clone().map(id)
+        })
+    }
+
+    /// When the records happened, in order. The records themselves need not be there for that.
+    pub fn timestamps(&self) -> impl Iterator<Item = crate::Timestamp> + Clone {
+        self.heads().map(|head| head.timestamp)
     }
 
     /// What the engine needs of each record.
@@ -197,6 +263,14 @@ impl Chunk {
         encoding: &dyn crate::Encoding,
         buffer: impl FnOnce(usize) -> Buffer,
     ) -> Result<Body, crate::Error> {
+        self.packing(encoding, buffer).map(Body::from)
+    }
+
+    fn packing(
+        &self,
+        encoding: &dyn crate::Encoding,
+        buffer: impl FnOnce(usize) -> Buffer,
+    ) -> Result<Packing, crate::Error> {
         let stretches: Vec<Stretch<'_>> = self.segments.iter().filter_map(Segment::stretch).collect();
         let mut heads = Vec::new();
         let mut parts: Vec<&[u8]> = vec![encoding.begin()];
@@ -205,10 +279,35 @@ impl Chunk {
         let unpacked_len = parts.iter().map(|part| part.len()).sum();
         let compression = encoding.compression();
         let buffer = buffer(compression.packed_len_guess(unpacked_len));
-        let packed = buffer.filled(|out| compression.pack_into(parts, unpacked_len, out)).map_err(|error| {
+        let bytes = buffer.filled(|out| compression.pack_into(parts, unpacked_len, out)).map_err(|error| {
             crate::Error::new(crate::ErrorKind::Unexpected, "pack a body", "the packer failed").with_source(error)
         })?;
-        Ok(Body { bytes: Bytes::from_owner(packed), unpacked_len, compression })
+        Ok(Packing { bytes: Arc::new(SharedBuffer(bytes)), unpacked_len, compression })
+    }
+
+    /// The same, done once for all lanes whose chunks have the same records in the same form.
+    pub(crate) fn pack_once(
+        &self,
+        encoding: &dyn crate::Encoding,
+        buffer: impl FnOnce(usize) -> Buffer,
+    ) -> Result<Body, crate::Error> {
+        let Some(first) = self.segments.first() else { return self.pack_in(encoding, buffer) };
+        // Held while packing, so that a second lane waits for the first one's work instead of repeating it.
+        let mut packed = first.page.packed.lock().unwrap_or_else(PoisonError::into_inner);
+        packed.retain(|packed| packed.bytes.strong_count() > 0);
+        let known = packed.iter().filter(|packed| packed.is_of(self, encoding));
+        if let Some(body) = known.filter_map(Packed::body).next() {
+            return Ok(body);
+        }
+        let packing = self.packing(encoding, buffer)?;
+        packed.push(Packed {
+            key: encoding.key().to_owned(),
+            segments: self.segments.iter().map(|s| (Arc::downgrade(&s.page), s.range.clone())).collect(),
+            bytes: Arc::downgrade(&packing.bytes),
+            unpacked_len: packing.unpacked_len,
+            compression: packing.compression,
+        });
+        Ok(packing.into())
     }
 
     /// The records at the given ascending indexes, as a chunk of their own without a body.
@@ -262,7 +361,7 @@ impl fmt::Debug for Chunk {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Cursor, PageEnd, RecordId, Timestamp};
+    use crate::{Cursor, PageEnd, Timestamp};
 
     fn chunk(pages: &[&[i64]]) -> Chunk {
         let partition = Partition::new("p");
@@ -290,6 +389,40 @@ mod tests {
 
     fn numbers(chunk: &Chunk) -> Vec<i64> {
         chunk.records().map(|record| record.id.position().as_number()).collect()
+    }
+
+    /// Writes the position.
+    #[derive(Debug)]
+    struct Positions(&'static str);
+
+    impl crate::Encoding for Positions {
+        fn key(&self) -> &str {
+            self.0
+        }
+        fn record(&self, record: &LogRecord, out: &mut Vec<u8>) -> Result<(), crate::Unencodable> {
+            out.extend_from_slice(record.id.position().to_string().as_bytes());
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lanes_share_a_body_of_the_same_records_in_the_same_form() {
+        let mut chunk = chunk(&[&[1, 2, 3], &[4, 5]]);
+        let encoding = Positions("positions");
+        for segment in &mut chunk.segments {
+            segment.encoded = Some(segment.page.encoded(&encoding));
+        }
+        let pack = |chunk: &Chunk, encoding| chunk.pack_once(encoding, |_| Buffer::default()).unwrap().bytes;
+        let first = pack(&chunk, &encoding);
+        let second = pack(&chunk.clone(), &encoding);
+        assert_eq!(first, chunk.pack(&encoding).unwrap().bytes);
+        assert_eq!(first.as_ptr(), second.as_ptr(), "packed once");
+        let part = pack(&chunk.select(&[0, 1, 3]), &encoding);
+        assert_eq!(part, chunk.select(&[0, 1, 3]).pack(&encoding).unwrap().bytes);
+        assert_ne!(part, first);
+        assert_ne!(pack(&chunk, &Positions("other")).as_ptr(), first.as_ptr());
+        drop((first, second));
+        assert_eq!(chunk.segments[0].page.packed.lock().unwrap()[0].bytes.strong_count(), 0, "nothing keeps it");
     }
 
     #[test]

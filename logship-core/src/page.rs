@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use crate::chunk::Packed;
 use crate::encoding::{EncodedPage, Encoder, Encoding};
 use crate::engine::budget::{Gauge, Held};
 use crate::engine::buffers::Buffer;
@@ -60,6 +61,8 @@ pub struct Page {
     /// When the source was asked. What appeared in it since is not in the page.
     pub(crate) read_at: Timestamp,
     encoded: Mutex<Vec<Arc<EncodedPage>>>,
+    /// Bodies of chunks that begin in this page, for lanes whose chunks are the same.
+    pub(crate) packed: Mutex<Vec<Packed>>,
     /// Counts this page against the byte budget, as long as anybody holds it.
     held: Option<Held>,
 }
@@ -158,7 +161,8 @@ impl Page {
 
     fn of(partition: Partition, records: Records, bytes: usize, next: Option<Cursor>, end: PageEnd) -> Self {
         let read_at = Timestamp::default();
-        Page { partition, records, next, end, bytes, read_at, encoded: Mutex::new(Vec::new()), held: None }
+        let (encoded, packed) = (Mutex::default(), Mutex::default());
+        Page { partition, records, next, end, bytes, read_at, encoded, packed, held: None }
     }
 
     /// The partition all records are of.

@@ -355,9 +355,9 @@ fn all_but(rejected: &[Rejected], records: usize) -> Option<Outcome> {
 fn idempotency_key(chunk: &Chunk) -> String {
     let mut hash: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
     let mut id = Vec::new();
-    for record in chunk.records() {
+    for record in chunk.ids() {
         id.clear();
-        record.id.write(&mut id);
+        record.write(&mut id);
         // No id holds this byte, which is not UTF-8, so that ids do not run into each other.
         id.push(0xff);
         for byte in &id {

@@ -392,7 +392,7 @@ impl Exporter for Loki {
         let Some(body) = chunk.body() else {
             return Err(Error::new(ErrorKind::Unexpected, "loki push", "the chunk was not encoded"));
         };
-        let times = chunk.records().map(|record| record.timestamp.as_nanos());
+        let times = chunk.timestamps().map(|time| time.as_nanos());
         let packed = self.packed(&encoding::grouped(&body.bytes, times))?;
         let answer = self.post(packed).await?;
         self.outcome(&answer, chunk, &body.bytes)

@@ -37,6 +37,8 @@ pub(crate) struct Courier {
     pub(crate) gauge: Arc<Gauge>,
     /// Where bodies are packed.
     pub(crate) bodies: Arc<Buffers>,
+    /// Whether another lane writes its records in the same form.
+    pub(crate) shares_bodies: bool,
     pub(crate) progress: ProgressSender,
     /// Cancelled when no further attempt may begin.
     pub(crate) stop: CancellationToken,
@@ -120,11 +122,15 @@ impl Courier {
     pub(crate) async fn pack(&self, mut parcel: Parcel) -> Result<Parcel, Error> {
         let Some(encoding) = self.encoding.clone().filter(|_| parcel.refused.is_empty()) else { return Ok(parcel) };
         let mut chunk = parcel.chunk;
-        let bodies = Arc::clone(&self.bodies);
+        let (bodies, shares_bodies) = (Arc::clone(&self.bodies), self.shares_bodies);
         parcel.chunk = self
             .cpu
             .run(move || {
-                chunk.body = Some(chunk.pack_in(encoding.as_ref(), |bytes| bodies.take(bytes))?);
+                let buffer = |bytes| bodies.take(bytes);
+                chunk.body = Some(match shares_bodies {
+                    true => chunk.pack_once(encoding.as_ref(), buffer)?,
+                    false => chunk.pack_in(encoding.as_ref(), buffer)?,
+                });
                 Ok::<_, Error>(chunk)
             })
             .await??;

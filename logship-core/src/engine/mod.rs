@@ -374,6 +374,13 @@ fn form(lane: &Lane) -> Form {
     Form { encoding, looks: groups || lane.options.filter != crate::Query::all() }
 }
 
+/// Whether another lane has the encoding of this one.
+fn shares_encoding(shipper: &LogShipper, lane: &Lane) -> bool {
+    let Some(encoding) = lane.exporter.encoding() else { return false };
+    let others = shipper.lanes.iter().filter(|other| other.id != lane.id);
+    others.filter_map(|other| other.exporter.encoding()).any(|other| other.key() == encoding.key())
+}
+
 fn courier(
     shipper: &LogShipper,
     lane: &Lane,
@@ -404,6 +411,7 @@ fn courier(
         cpu: shipper.cpu,
         gauge: Arc::clone(gauge),
         bodies: Arc::clone(bodies),
+        shares_bodies: shares_encoding(shipper, lane),
         progress: shipper.progress.clone(),
         stop: stop.clone(),
         report: Mutex::new(LaneReport::new(&lane.id, lane.exporter.kind())),
