@@ -312,3 +312,90 @@ impl fmt::Debug for Page {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Enrichment, RecordId, Unencodable};
+
+    /// Records of these numbers and times, made in one place.
+    #[derive(Debug)]
+    struct Numbers(Vec<i64>);
+
+    impl RawRecords for Numbers {
+        fn each(&self, take: &mut dyn FnMut(&mut LogRecord)) {
+            let id = |number: i64| RecordId::new(Partition::new("p"), Cursor::number(number));
+            let mut record = LogRecord::new(id(0), Timestamp::default());
+            for number in &self.0 {
+                (record.id, record.timestamp) = (id(*number), Timestamp::from_secs(*number));
+                record.attributes.clear();
+                record.body = (*number).into();
+                take(&mut record);
+            }
+        }
+        fn bytes(&self) -> usize {
+            self.0.len() * size_of::<i64>()
+        }
+    }
+
+    /// Writes the number and the attributes; 3 has no form.
+    #[derive(Debug)]
+    struct Plain;
+
+    impl Encoding for Plain {
+        fn key(&self) -> &str {
+            "plain"
+        }
+        fn record(&self, record: &LogRecord, out: &mut Vec<u8>) -> Result<(), Unencodable> {
+            out.extend_from_slice(record.id.position().as_number().to_string().as_bytes());
+            if record.id.position().as_number() == 3 {
+                return Err(Unencodable { reason: "no form".to_owned() });
+            }
+            record.attributes.iter().for_each(|(name, _)| out.extend_from_slice(name.as_bytes()));
+            Ok(())
+        }
+    }
+
+    fn prepared(page: Page, keeps_records: bool) -> Page {
+        let transforms: Arc<[Arc<dyn Transform>]> = Arc::new([Arc::new(Enrichment::new().attribute("a", "b"))]);
+        let preparation = Preparation { transforms, before: Some(Timestamp::from_secs(5)) };
+        page.prepared(&preparation, &[Arc::new(Plain)], keeps_records, |_| Buffer::default())
+    }
+
+    #[test]
+    fn a_raw_page_is_the_same_to_lanes_as_one_of_records() {
+        let raw = || Page::raw(Partition::new("p"), Numbers(vec![1, 2, 3, 4, 5, 6]), None, PageEnd::More);
+        let made = Page::new(Partition::new("p"), raw().records().to_vec(), PageEnd::More);
+        let seen = |page: Page| {
+            let encoded = page.find_encoded("plain").unwrap();
+            let heads: Vec<(i64, Timestamp)> =
+                page.heads().map(|head| (head.position.as_number(), head.timestamp)).collect();
+            let texts: Vec<String> =
+                (0..page.len()).map(|at| String::from_utf8(encoded.record(at).to_vec()).unwrap()).collect();
+            assert_eq!(texts, ["1a", "2a", "", "4a"]);
+            assert_eq!(encoded.unencodable(2), Some("no form"));
+            (heads, page.records().to_vec())
+        };
+        let expected = seen(prepared(made, false));
+        assert_eq!(seen(prepared(raw(), false)), expected);
+        assert_eq!(seen(prepared(raw(), true)), expected);
+    }
+
+    #[test]
+    fn p12_a_record_that_is_made_again_is_transformed_again() {
+        let page = prepared(Page::raw(Partition::new("p"), Numbers(vec![1]), None, PageEnd::More), false);
+        assert_eq!(page.records()[0].attribute("a"), Some(&"b".into()));
+    }
+
+    #[test]
+    fn p5_records_that_are_made_again_count() {
+        let gauge = Arc::new(Gauge::default());
+        let mut page = prepared(Page::raw(Partition::new("p"), Numbers(vec![1, 2]), None, PageEnd::More), false);
+        page.charge(&gauge);
+        let before = gauge.now();
+        let size: usize = page.records().iter().map(LogRecord::size).sum();
+        assert_eq!(gauge.now(), before + size);
+        drop(page);
+        assert_eq!(gauge.now(), 0);
+    }
+}

@@ -2,8 +2,8 @@
 
 use async_trait::async_trait;
 use logship_core::{
-    ArrivalOrder, Cursor, Error, ErrorKind, LogRecord, Page, PageEnd, PageLimits, Partition, Query, RecordId, Source,
-    Start, Timestamp, Value,
+    ArrivalOrder, Cursor, Error, ErrorKind, LogRecord, Page, PageEnd, PageLimits, Partition, Query, RawRecords,
+    RecordId, Source, Start, Timestamp, Value,
 };
 
 use super::world::{Arrival, Row, World};
@@ -114,6 +114,24 @@ impl SimSource {
         if records.is_empty() && end == PageEnd::More {
             state.coverage.insert("an empty page that is not the end");
         }
+        if state.rng.bool() {
+            state.coverage.insert("a page of raw records");
+            return Page::raw(partition.clone(), RawRows(records), next, end);
+        }
         Page::ending_at(partition.clone(), records, next, end)
+    }
+}
+
+/// Rows whose records are made when they are needed.
+#[derive(Debug)]
+struct RawRows(Vec<LogRecord>);
+
+impl RawRecords for RawRows {
+    fn each(&self, take: &mut dyn FnMut(&mut LogRecord)) {
+        self.0.iter().for_each(|record| take(&mut record.clone()));
+    }
+
+    fn bytes(&self) -> usize {
+        self.0.iter().map(LogRecord::size).sum()
     }
 }
