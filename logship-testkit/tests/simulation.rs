@@ -35,6 +35,7 @@ const SOMETIMES: &[&str] = &[
     "an attempt hung",
     "an attempt hung after it arrived",
     "an empty page that is not the end",
+    "a page of raw records",
     "a deletion failed in the middle",
     "a row is still to appear behind the offset",
     "a row that nobody shipped was not deleted",
