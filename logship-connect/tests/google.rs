@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 const SCOPE: &str = "https://www.googleapis.com/auth/logging.write";
 
 /// Of nobody: made for these tests.
-const PRIVATE_KEY: &str = include_str!("service_account.pem");
+const PRIVATE_KEY: &str = include_str!("../../logship-testkit/src/strict/google/service_account.pem");
 
 /// Answers each request with the next token, or with this status, and keeps the bodies.
 async fn token_server(status: u16) -> (String, Arc<Mutex<Vec<String>>>) {
