@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 pub use logship_connect::azure::EntraCredentials;
 use logship_connect::token::Tokens;
+pub use logship_connect::token::{AccessToken, TokenProvider};
 use logship_core::{
     Advice, BuildContext, Chunk, Compression, Encoding, Error, ErrorKind, Exporter, Limits, Outcome, Registry,
     async_trait, read_fields,

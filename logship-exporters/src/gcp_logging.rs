@@ -10,6 +10,7 @@ use std::time::Duration;
 pub use logship_connect::google::GoogleCredentials;
 use logship_connect::google::Impersonation;
 use logship_connect::token::Tokens;
+pub use logship_connect::token::{AccessToken, TokenProvider};
 use logship_core::{
     BuildContext, Capabilities, Chunk, Compression, Encoding, Error, ErrorKind, Exporter, Idempotency, Limits, Outcome,
     Registry, SecretRef, async_trait, read_fields,

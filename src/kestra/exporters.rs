@@ -273,6 +273,7 @@ mod tests {
     use std::sync::Arc;
 
     use logship_core::{BuildContext, SecretProvider};
+    use logship_testkit::strict::google::service_account_key;
 
     use super::*;
     use crate::kestra::{Flow, FlowContext};
@@ -289,13 +290,17 @@ mod tests {
         }
     }
 
-    /// Secrets that are all one word, or an address.
+    /// Secrets that are all one word, an address, or Google's key.
     #[derive(Debug)]
     struct Secrets;
 
     impl SecretProvider for Secrets {
         fn secret(&self, name: &str) -> Option<logship_core::Secret> {
-            Some(if name == "URL" { "http://127.0.0.1:1" } else { "word" }.into())
+            Some(match name {
+                "URL" => "http://127.0.0.1:1".into(),
+                "KEY" => service_account_key("word", "http://127.0.0.1:1").as_str().into(),
+                _ => "word".into(),
+            })
         }
     }
 
@@ -318,6 +323,7 @@ mod tests {
                 Millis(_) => "PT1H".into(),
                 NoEffect(_) if property.name == "chunk" => 7.into(),
                 Secret(_) if is_address => "{{ secret('URL') }}".into(),
+                Secret("service_account") => "{{ secret('KEY') }}".into(),
                 Secret(_) => "{{ secret('WORD') }}".into(),
                 Text(_) if is_address => "http://127.0.0.1:1".into(),
                 Text("format") => "JSON".into(),
