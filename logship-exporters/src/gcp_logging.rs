@@ -212,8 +212,8 @@ impl GcpLoggingConfig {
 ///
 /// **Fates.** `partialSuccess` is asked for, so that each entry has its own: those which Google names are refused, or
 /// sent again where its code says that it is busy, and the others are written. A request that is refused without a name
-/// is split. Google recognises an entry that is there already by its time and `insertId`, and shows it once; where a
-/// sink of the project's exports the log, both may arrive there. 401 is tried again once with another token.
+/// is split. Google recognises an entry that is there already by its time and `insertId`, and shows it once; where the
+/// project routes the log elsewhere, both may arrive there. 401 is tried again once with another token.
 ///
 /// # Cancellation
 /// Dropping an export closes its connection. Google may have taken the logs.
