@@ -211,7 +211,14 @@ impl Entra {
                 return Err(Error::new(ErrorKind::Unexpected, OPERATION, "there is nobody to ask"));
             }
         };
-        made.map_err(|error| Error::config(self.field, error.to_string()))
+        made.map_err(|error| match credentials {
+            // The library quotes what may be a secret.
+            EntraCredentials::ClientSecret { .. } => {
+                let message = "`client_secret` has a tenant, an application or a secret that cannot be one";
+                Error::config(self.field, message)
+            }
+            _ => Error::config(self.field, error.to_string()),
+        })
     }
 
     async fn ask(
