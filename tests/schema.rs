@@ -100,7 +100,7 @@ exporters:
   - {id: k, type: loggly, token: t}
   - {id: l, type: logzio, token: t}
   - {id: m, type: gcp_logging, project_id: p, credentials: {service_account: {file: k}}, resource: {type: generic_node}}
-  - {id: n, type: azure_monitor, endpoint: "http://a", rule_id: r, stream_name: s,
+  - {id: o, type: azure_monitor, endpoint: "http://a", rule_id: r, stream_name: s,
      auth: {client_secret: {tenant_id: t, client_id: {env: C}, client_secret: {env: S}}}}
 "#;
 
