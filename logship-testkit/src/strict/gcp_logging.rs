@@ -109,8 +109,8 @@ impl StrictGcpLogging {
     /// What a query finds, in order: of entries of one time and one `insertId` the first.
     pub fn entries(&self) -> Vec<Value> {
         let mut known = std::collections::HashSet::new();
-        let is_new = |entry: &Value| known.insert((entry["timestamp"].to_string(), entry["insertId"].to_string()));
-        self.state().destination.entries.iter().cloned().filter(is_new).collect()
+        let is_new = |entry: &&Value| known.insert((entry["timestamp"].to_string(), entry["insertId"].to_string()));
+        self.state().destination.entries.iter().filter(is_new).cloned().collect()
     }
 
     /// How many entries were answered with a success and dropped, because they were too old.
