@@ -1,4 +1,4 @@
-//! The exporters for OpenSearch, Loki, Logz.io and Loggly in the engine, against stand-ins that answer one request in
+//! The exporters for OpenSearch, Loki, Logz.io, Loggly, Cloud Logging and Azure Monitor in the engine, against stand-ins that answer one request in
 //! ten badly, in every way they know: all that was accepted is there, nothing is missing, and nothing is there twice
 //! that was not counted as such.
 
@@ -7,7 +7,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use logship::exporters::azure_monitor::{
+    AccessToken, AzureMonitor, AzureMonitorConfig, EntraCredentials, TokenProvider,
+};
 use logship::exporters::file::{FileConfig, FileExporter};
+use logship::exporters::gcp_logging::{GcpLogging, GcpLoggingConfig};
 use logship::exporters::loggly::{Loggly, LogglyConfig};
 use logship::exporters::logzio::{Logzio, LogzioConfig};
 use logship::exporters::loki::{Loki, LokiConfig};
@@ -15,8 +19,11 @@ use logship::exporters::opensearch::{OpenSearch, OpenSearchConfig};
 use logship::sources::memory::MemorySource;
 use logship::state::memory::MemoryOffsets;
 use logship::{
-    BuildContext, Exporter, Lane, LaneReport, LaneStatus, LogShipper, RetryPolicy, Secret, Severity, Timestamp,
+    BuildContext, Error, Exporter, Lane, LaneReport, LaneStatus, LogShipper, RetryPolicy, Secret, Severity, Timestamp,
+    async_trait,
 };
+use logship_testkit::strict::azure_monitor::StrictAzureMonitor;
+use logship_testkit::strict::gcp_logging::StrictGcpLogging;
 use logship_testkit::strict::loggly::StrictLoggly;
 use logship_testkit::strict::logzio::StrictLogzio;
 use logship_testkit::strict::loki::StrictLoki;
@@ -142,6 +149,47 @@ async fn opensearch_has_every_document_of_a_bad_day_once() {
             assert_all(documents.values().map(|document| document["message"].to_string()), &lane, &what);
             assert!(!is_once || (server.count("logs") == RECORDS && lane.possibly_duplicated == 0), "{what}: {lane:?}");
         }
+    }
+}
+
+#[tokio::test]
+async fn cloud_logging_has_every_entry_of_a_bad_day_once() {
+    for seed in SEEDS {
+        let server = StrictGcpLogging::start().await.unwrap();
+        server.fail_at_random(seed, 10);
+        let mut config = GcpLoggingConfig::default();
+        config.endpoint = Some(server.url());
+        config.service_account = Some(server.service_account_key().as_str().into());
+        let lane = ship(GcpLogging::new(config, &BuildContext::default()).unwrap()).await;
+        let entries = server.entries();
+        assert_eq!((entries.len(), server.too_old()), (RECORDS, 0), "seed {seed}: {lane:?}");
+        let messages = entries.into_iter().map(|entry| entry["jsonPayload"]["message"].to_string());
+        assert_all(messages, &lane, &format!("seed {seed}"));
+    }
+}
+
+/// Gives out the tokens that a stand-in knows.
+#[derive(Debug)]
+struct Given(String);
+
+#[async_trait]
+impl TokenProvider for Given {
+    async fn token(&self, _: &str) -> Result<AccessToken, Error> {
+        Ok(AccessToken::new(self.0.as_str(), Duration::from_secs(3_600)))
+    }
+}
+
+#[tokio::test]
+async fn azure_monitor_has_every_row_of_a_bad_day() {
+    for seed in SEEDS {
+        let server = StrictAzureMonitor::start().await.unwrap();
+        server.fail_at_random(seed, 10);
+        let mut config = AzureMonitorConfig::new(server.url(), server.rule_id(), server.stream_name());
+        config.auth = EntraCredentials::Provider(std::sync::Arc::new(Given(server.token())));
+        let lane = ship(AzureMonitor::new(config, &BuildContext::default()).unwrap()).await;
+        assert_eq!(server.spoiled(), Default::default(), "seed {seed}");
+        let rows = server.rows();
+        assert_all(rows.into_iter().map(|row| row["Message"].to_string()), &lane, &format!("seed {seed}"));
     }
 }
 

@@ -99,6 +99,9 @@ exporters:
   - {id: j, type: http, url: "http://h", method: PUT, auth: {bearer: {token: t}}}
   - {id: k, type: loggly, token: t}
   - {id: l, type: logzio, token: t}
+  - {id: m, type: gcp_logging, project_id: p, credentials: {service_account: {file: k}}, resource: {type: generic_node}}
+  - {id: o, type: azure_monitor, endpoint: "http://a", rule_id: r, stream_name: s,
+     auth: {client_secret: {tenant_id: t, client_id: {env: C}, client_secret: {env: S}}}}
 "#;
 
 /// Goal: an editor says what the program says. Method: a configuration with every exporter, and one mistake at a time,

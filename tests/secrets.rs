@@ -461,6 +461,25 @@ fn misconfigure(credentials: &mut Credentials) -> Seen {
             json!({"container": "logs", "account": "a", "credentials": {"client_secret": {
                 "tenant_id": "t", "client_id": "c", "client_secret": secret("entra")}}}),
         ),
+        ("gcp_logging", json!({"project_id": "p", "service_account": secret("gclkey")})),
+        ("gcp_logging", json!({"project_id": "p", "service_account": [secret("gcllist")]})),
+        ("gcp_logging", json!({"service_account": format!("{{\"project_id\":\"{}\"}}", secret("gclproject"))})),
+        ("gcp_logging", json!({"project_id": "p", "endpoint": format!("http://user:{}@host/", secret("gcluser"))})),
+        (
+            "azure_monitor",
+            json!({"endpoint": "http://host/", "rule_id": "r", "stream_name": "s", "auth": {"client_secret": {
+                "tenant_id": secret("amtenant"), "client_id": secret("amclient"), "client_secret": secret("amsecret")}}}),
+        ),
+        (
+            "azure_monitor",
+            json!({"endpoint": "http://host/", "rule_id": "r", "stream_name": "s", "auth": {"client_secret": {
+                "tenant_id": "t", "client_id": "c", "client_secret": [secret("amlist")]}}}),
+        ),
+        (
+            "azure_monitor",
+            json!({"endpoint": format!("http://user:{}@host:port/", secret("amuser")), "rule_id": "r",
+                "stream_name": "s"}),
+        ),
         ("datadog", json!({"api_key": format!("{}\n", secret("ddline"))})),
         ("datadog", json!({"api_key": "k", "url": format!("http://user:{}@host/", secret("dduser"))})),
         ("datadog", json!({"api_key": "k", "chunk_bytes_max": secret("ddnumber")})),

@@ -28,6 +28,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// `{"workload_identity": {}}`, `{"cli": {}}`, or
 /// `{"client_secret": {"tenant_id": …, "client_id": …, "client_secret": …}}`.
 #[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum EntraCredentials {
@@ -38,9 +39,9 @@ pub enum EntraCredentials {
     /// An application and its secret.
     ClientSecret {
         /// The tenant.
-        tenant_id: String,
+        tenant_id: SecretRef,
         /// The application.
-        client_id: String,
+        client_id: SecretRef,
         /// Its secret.
         client_secret: SecretRef,
         /// The address of Entra, for national clouds. Default: `AZURE_AUTHORITY_HOST`, else the public cloud's.
@@ -85,14 +86,25 @@ impl EntraCredentials {
     /// # Errors
     /// [`ErrorKind::Config`], which names the field, for what cannot be; a secret is read here.
     pub fn tokens(&self, scope: &str, connection: &Connection, context: &BuildContext) -> Result<Tokens, Error> {
+        self.tokens_in("credentials", scope, connection, context)
+    }
+
+    /// The same, for a configuration that has these in this field.
+    ///
+    /// # Errors
+    /// Those of [`tokens`](EntraCredentials::tokens).
+    pub fn tokens_in(
+        &self,
+        field: &'static str,
+        scope: &str,
+        connection: &Connection,
+        context: &BuildContext,
+    ) -> Result<Tokens, Error> {
         if let EntraCredentials::Provider(provider) = self {
             return Ok(Tokens::new(Arc::clone(provider), scope));
         }
-        if let EntraCredentials::ClientSecret { client_secret, .. } = self {
-            context.secret("credentials.client_secret.client_secret", client_secret)?;
-        }
         let (credentials, connection, context) = (self.clone(), connection.clone(), context.clone());
-        let entra = Entra { credentials, connection, context };
+        let entra = Entra { field, credentials, connection, context };
         // Tells now what is wrong with the fields.
         if !matches!(self, EntraCredentials::Default | EntraCredentials::ManagedIdentity { .. }) {
             entra.credential(&entra.credentials, &entra.options()?)?;
@@ -119,6 +131,7 @@ impl EntraCredentials {
         if let (Some(tenant_id), Some(client_id), Some(_)) =
             (variable("AZURE_TENANT_ID"), variable("AZURE_CLIENT_ID"), variable("AZURE_CLIENT_SECRET"))
         {
+            let (tenant_id, client_id) = (tenant_id.as_str().into(), client_id.as_str().into());
             let client_secret = SecretRef::Env("AZURE_CLIENT_SECRET".to_owned());
             found.push(EntraCredentials::ClientSecret { tenant_id, client_id, client_secret, authority: None });
         }
@@ -139,6 +152,8 @@ impl EntraCredentials {
 /// Whom to ask. Each time anew, as one that was asked keeps its own token, also when that was refused, and so that a
 /// secret or a certificate which was replaced is found.
 struct Entra {
+    /// Where the credentials stand in the configuration.
+    field: &'static str,
     credentials: EntraCredentials,
     connection: Connection,
     context: BuildContext,
@@ -163,15 +178,15 @@ impl Entra {
         let client_options = ClientOptions { cloud: credentials.cloud(), ..options.clone() };
         let made: azure_core::Result<Arc<dyn TokenCredential>> = match credentials {
             EntraCredentials::ClientSecret { tenant_id, client_id, client_secret, .. } => {
-                let secret = self.context.secret("credentials.client_secret.client_secret", client_secret)?;
+                let read = |name: &str, reference: &SecretRef| {
+                    let value = self.context.secret(&format!("{}.client_secret.{name}", self.field), reference)?;
+                    Ok::<_, Error>(value.expose().to_owned())
+                };
+                let secret = read("client_secret", client_secret)?;
+                let (tenant_id, client_id) = (read("tenant_id", tenant_id)?, read("client_id", client_id)?);
                 let options = ClientSecretCredentialOptions { client_options };
-                ClientSecretCredential::new(
-                    tenant_id,
-                    client_id.clone(),
-                    secret.expose().to_owned().into(),
-                    Some(options),
-                )
-                .map(|credential| credential as _)
+                ClientSecretCredential::new(&tenant_id, client_id, secret.into(), Some(options))
+                    .map(|credential| credential as _)
             }
             EntraCredentials::WorkloadIdentity { tenant_id, client_id, token_file, .. } => {
                 let options = WorkloadIdentityCredentialOptions {
@@ -196,7 +211,14 @@ impl Entra {
                 return Err(Error::new(ErrorKind::Unexpected, OPERATION, "there is nobody to ask"));
             }
         };
-        made.map_err(|error| Error::config("credentials", error.to_string()))
+        made.map_err(|error| match credentials {
+            // The library quotes what may be a secret.
+            EntraCredentials::ClientSecret { .. } => {
+                let message = "`client_secret` has a tenant, an application or a secret that cannot be one";
+                Error::config(self.field, message)
+            }
+            _ => Error::config(self.field, error.to_string()),
+        })
     }
 
     async fn ask(
@@ -231,7 +253,7 @@ impl TokenProvider for Entra {
                 Err(error) => reasons.push(error.to_string()),
             }
         }
-        let message = format!("the environment gives none: set `credentials`; {}", reasons.join("; "));
+        let message = format!("the environment gives none: set `{}`; {}", self.field, reasons.join("; "));
         Err(Error::new(ErrorKind::Auth, OPERATION, message))
     }
 }

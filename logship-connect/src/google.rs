@@ -1,5 +1,7 @@
 //! Google's credentials.
 
+mod impersonation;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -8,6 +10,7 @@ use gcp_auth::{CustomServiceAccount, MetadataServiceAccount};
 use logship_core::{BuildContext, Error, ErrorKind, SecretRef, async_trait};
 use serde::Deserialize;
 
+pub use self::impersonation::Impersonation;
 use crate::token::{AccessToken, TokenProvider, Tokens};
 
 const OPERATION: &str = "ask Google for a token";
@@ -22,6 +25,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// other settings of a [`Connection`](crate::Connection). Where that does not do, give a [`TokenProvider`] of your own;
 /// so for workload identity federation.
 #[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum GoogleCredentials {
@@ -43,18 +47,27 @@ pub enum GoogleCredentials {
 }
 
 impl GoogleCredentials {
-    /// The tokens for a scope, such as `https://www.googleapis.com/auth/devstorage.read_write`; `None` where nobody asks.
+    /// The tokens for a scope, such as `https://www.googleapis.com/auth/devstorage.read_write`, or for several with
+    /// spaces between them; `None` where nobody asks.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] for a key that cannot be one; it names the field, `credentials`.
+    /// [`ErrorKind::Config`] for a key that cannot be one; it names the field, `credentials.service_account`.
     pub fn tokens(&self, scope: &str, context: &BuildContext) -> Result<Option<Tokens>, Error> {
+        self.tokens_in("credentials.service_account", scope, context)
+    }
+
+    /// The same, for a configuration that has the key in this field.
+    ///
+    /// # Errors
+    /// Those of [`tokens`](GoogleCredentials::tokens).
+    pub fn tokens_in(&self, field: &'static str, scope: &str, context: &BuildContext) -> Result<Option<Tokens>, Error> {
         let provider: Arc<dyn TokenProvider> = match self {
             GoogleCredentials::None => return Ok(None),
             GoogleCredentials::Provider(provider) => Arc::clone(provider),
             GoogleCredentials::Default => Arc::new(Google::Default),
             GoogleCredentials::Metadata => Arc::new(Google::Metadata),
             GoogleCredentials::ServiceAccount(reference) => {
-                let key = Google::ServiceAccount { reference: reference.clone(), context: context.clone() };
+                let key = Google::ServiceAccount { field, reference: reference.clone(), context: context.clone() };
                 key.service_account()?;
                 Arc::new(key)
             }
@@ -68,18 +81,17 @@ impl GoogleCredentials {
 enum Google {
     Default,
     Metadata,
-    ServiceAccount { reference: SecretRef, context: BuildContext },
+    ServiceAccount { field: &'static str, reference: SecretRef, context: BuildContext },
 }
 
 impl Google {
     fn service_account(&self) -> Result<CustomServiceAccount, Error> {
-        const FIELD: &str = "credentials.service_account";
-        let Google::ServiceAccount { reference, context } = self else {
+        let Google::ServiceAccount { field, reference, context } = self else {
             return Err(Error::new(ErrorKind::Unexpected, OPERATION, "there is no key"));
         };
         // What is wrong with the key might quote it.
-        CustomServiceAccount::from_json(context.secret(FIELD, reference)?.expose())
-            .map_err(|_| Error::config(FIELD, "not the JSON key of a service account, as the console gives it out"))
+        CustomServiceAccount::from_json(context.secret(field, reference)?.expose())
+            .map_err(|_| Error::config(field, "not the JSON key of a service account, as the console gives it out"))
     }
 }
 
@@ -102,7 +114,8 @@ impl TokenProvider for Google {
                 Google::Metadata => Arc::new(MetadataServiceAccount::new().await.map_err(refused)?),
                 Google::ServiceAccount { .. } => Arc::new(self.service_account()?),
             };
-            provider.token(&[scope]).await.map_err(refused)
+            let scopes: Vec<&str> = scope.split_ascii_whitespace().collect();
+            provider.token(&scopes).await.map_err(refused)
         };
         let in_time = tokio::time::timeout(TIMEOUT, ask).await;
         let token = in_time.map_err(|_| Error::new(ErrorKind::Unavailable, OPERATION, "no answer in time"))??;

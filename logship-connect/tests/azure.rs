@@ -113,6 +113,21 @@ async fn a_client_secret_gets_one_token_for_many_requests_and_another_when_it_is
     assert!(!said.contains("hunter2") && !said.contains("eyJ0"), "{said}");
 }
 
+/// Goal: a tenant and an application are read from where secrets are kept, as flows have them.
+#[tokio::test]
+async fn a_tenant_and_an_application_may_be_secrets() {
+    let entra = Entra::start(200).await;
+    let mut credentials = entra.client_secret();
+    let file = entra.dir.path().join("tenant");
+    std::fs::write(&file, TENANT).unwrap();
+    credentials["client_secret"]["tenant_id"] = serde_json::json!({"file": file});
+    assert_eq!(entra.tokens(credentials.clone()).unwrap().token().await.unwrap().expose(), "eyJ0.1");
+    assert!(entra.requests.lock().unwrap()[0].starts_with(&format!("POST /{TENANT}/")));
+    credentials["client_secret"]["client_id"] = serde_json::json!({"env": "LOGSHIP_TEST_NOT_SET"});
+    let error = entra.tokens(credentials).unwrap_err();
+    assert!(error.to_string().contains("credentials.client_secret.client_id"), "{error}");
+}
+
 #[tokio::test]
 async fn workload_identity_shows_the_clusters_token() {
     let entra = Entra::start(200).await;

@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE;
-use logship_connect::google::GoogleCredentials;
+use logship_connect::Connection;
+use logship_connect::google::{GoogleCredentials, Impersonation};
+use logship_connect::token::Tokens;
 use logship_core::{BuildContext, ErrorKind, SecretRef};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -15,7 +17,7 @@ use tokio::net::TcpListener;
 const SCOPE: &str = "https://www.googleapis.com/auth/logging.write";
 
 /// Of nobody: made for these tests.
-const PRIVATE_KEY: &str = include_str!("service_account.pem");
+const PRIVATE_KEY: &str = include_str!("../../logship-testkit/src/strict/google/service_account.pem");
 
 /// Answers each request with the next token, or with this status, and keeps the bodies.
 async fn token_server(status: u16) -> (String, Arc<Mutex<Vec<String>>>) {
@@ -107,4 +109,73 @@ fn credentials_are_read_from_a_configuration() {
     let wrong: GoogleCredentials = serde_json::from_str(r#"{"service_account": "{\"hunter2\": 1}"}"#).unwrap();
     let error = wrong.tokens(SCOPE, &BuildContext::default()).unwrap_err();
     assert!(error.to_string().contains("credentials.service_account") && !format!("{error:?}").contains("hunter2"));
+}
+
+/// Answers each request as whoever gives out another account's tokens, and keeps what is asked.
+async fn impersonation_server(status: u16) -> (String, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&asked);
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(stream.read_u8().await.unwrap());
+            }
+            let head = String::from_utf8(head).unwrap();
+            let lower = head.to_lowercase();
+            let length = lower.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+            let mut body = vec![0; length.parse().unwrap()];
+            stream.read_exact(&mut body).await.unwrap();
+            kept.lock().unwrap().push(format!("{head}{}", String::from_utf8(body).unwrap()));
+            let text = match status {
+                200 => r#"{"accessToken":"ya29.other","expireTime":"2999-01-01T00:00:00Z"}"#,
+                _ => r#"{"error":{"code":403,"status":"PERMISSION_DENIED"}}"#,
+            };
+            let answer =
+                format!("HTTP/1.1 {status} x\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{text}", text.len());
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            let _ = stream.shutdown().await;
+        }
+    });
+    (url, asked)
+}
+
+async fn impersonated(token_status: u16, status: u16) -> (Tokens, Arc<Mutex<Vec<String>>>) {
+    let (token_url, _) = token_server(token_status).await;
+    let (url, asked) = impersonation_server(status).await;
+    let own = key(&token_url).tokens(Impersonation::SCOPE, &BuildContext::default()).unwrap().unwrap();
+    let mut connection = Connection::default();
+    connection.system_proxy = false;
+    let account = "logs@other.iam.gserviceaccount.com";
+    let impersonation = Impersonation::at(&url, own, account, &connection, &BuildContext::default()).unwrap();
+    (Tokens::new(Arc::new(impersonation), format!("{SCOPE} openid")), asked)
+}
+
+#[tokio::test]
+async fn another_accounts_token_is_asked_for_with_ours() {
+    let (tokens, asked) = impersonated(200, 200).await;
+    assert_eq!(tokens.token().await.unwrap().expose(), "ya29.other");
+    assert_eq!(tokens.token().await.unwrap().expose(), "ya29.other");
+    let asked = asked.lock().unwrap().clone();
+    assert_eq!(asked.len(), 1);
+    let path = "/v1/projects/-/serviceAccounts/logs@other.iam.gserviceaccount.com:generateAccessToken";
+    assert!(asked[0].starts_with(&format!("POST {path} ")), "{asked:?}");
+    assert!(asked[0].contains("Bearer ya29.1"), "{asked:?}");
+    assert!(asked[0].ends_with(&format!(r#"{{"scope":["{SCOPE}","openid"]}}"#)), "{asked:?}");
+}
+
+#[tokio::test]
+async fn an_account_that_is_not_ours_to_stand_for_is_said_so() {
+    for (token_status, status, kind) in
+        [(200, 403, ErrorKind::Auth), (200, 503, ErrorKind::Unavailable), (400, 200, ErrorKind::Auth)]
+    {
+        let (tokens, _) = impersonated(token_status, status).await;
+        let error = tokens.token().await.unwrap_err();
+        assert_eq!(error.kind(), kind, "{error}");
+        let said = format!("{error:?} {tokens:?}");
+        assert!(!said.contains("ya29") && !said.contains("PRIVATE KEY"), "{said}");
+    }
 }

@@ -11,6 +11,10 @@
 
 #[cfg(feature = "azure_blob")]
 pub mod azure_blob;
+#[cfg(feature = "azure_monitor")]
+pub mod azure_monitor;
+#[cfg(any(feature = "azure_monitor", feature = "gcp_logging"))]
+mod bearer;
 #[cfg(any(feature = "elasticsearch", feature = "opensearch", feature = "_fuzzing"))]
 #[cfg_attr(
     not(any(feature = "elasticsearch", feature = "opensearch")),
@@ -58,6 +62,8 @@ pub mod file;
 #[cfg(feature = "_fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+#[cfg(feature = "gcp_logging")]
+pub mod gcp_logging;
 #[cfg(feature = "gcs")]
 pub mod gcs;
 #[cfg(feature = "http")]
@@ -81,6 +87,7 @@ pub mod otlp_sdk;
 #[cfg(any(feature = "elasticsearch", feature = "_fuzzing", feature = "_http"))]
 mod retry_after;
 #[cfg(feature = "_http")]
+#[allow(dead_code, reason = "tokens of clouds are kept elsewhere")]
 mod rotated;
 #[cfg(feature = "s3")]
 pub mod s3;
@@ -95,6 +102,8 @@ use logship_core::Registry;
 pub fn register(registry: &mut Registry) {
     #[cfg(feature = "azure_blob")]
     azure_blob::register(registry);
+    #[cfg(feature = "azure_monitor")]
+    azure_monitor::register(registry);
     #[cfg(feature = "cloudwatch")]
     cloudwatch::register(registry);
     #[cfg(feature = "console")]
@@ -105,6 +114,8 @@ pub fn register(registry: &mut Registry) {
     elasticsearch::register(registry);
     #[cfg(feature = "file")]
     file::register(registry);
+    #[cfg(feature = "gcp_logging")]
+    gcp_logging::register(registry);
     #[cfg(feature = "gcs")]
     gcs::register(registry);
     #[cfg(feature = "http")]

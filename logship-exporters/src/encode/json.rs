@@ -119,7 +119,7 @@ pub(crate) fn entries(out: &mut Vec<u8>, entries: &[(Text, Value)], depth: usize
 }
 
 /// Appends a value's JSON as a string.
-#[cfg(any(feature = "elasticsearch", feature = "opensearch", feature = "_fuzzing"))]
+#[cfg(any(feature = "elasticsearch", feature = "opensearch", feature = "_fuzzing", test))]
 pub(crate) fn value_as_string(out: &mut Vec<u8>, value: &Value) -> Result<(), Unencodable> {
     out.push(b'"');
     write::<true>(out, value, 0)?;

@@ -1,14 +1,25 @@
 //! How records are written: JSON for everybody, and the rows of log files, in JSON or Ion, with Kestra's names.
 
+#[cfg(feature = "azure_monitor")]
+pub(crate) mod azure_monitor;
 #[cfg(feature = "datadog")]
 pub(crate) mod datadog;
 #[cfg(any(feature = "loggly", feature = "logzio"))]
 mod events;
+#[cfg(feature = "gcp_logging")]
+pub(crate) mod gcp_logging;
 #[allow(dead_code, reason = "each exporter uses its part")]
 pub(crate) mod json;
 #[cfg(feature = "newrelic")]
 pub(crate) mod newrelic;
-#[cfg(any(feature = "cloudwatch", feature = "datadog", feature = "newrelic", feature = "splunk"))]
+#[cfg(any(
+    feature = "azure_monitor",
+    feature = "cloudwatch",
+    feature = "datadog",
+    feature = "gcp_logging",
+    feature = "newrelic",
+    feature = "splunk"
+))]
 #[allow(dead_code, reason = "each exporter uses its part")]
 pub(crate) mod object;
 #[cfg(feature = "_http")]

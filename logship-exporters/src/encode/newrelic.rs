@@ -184,14 +184,7 @@ impl<'a> Flat<'a> {
 
 /// Appends a value that may not be longer than New Relic keeps.
 fn bounded(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) -> Result<(), Unencodable>) -> Result<(), Unencodable> {
-    let begin = out.len();
-    write(out)?;
-    // Escapes and quotes are counted with it, which errs on the safe side.
-    let bytes = out.len() - begin;
-    if bytes > VALUE_BYTES_MAX {
-        return Err(Unencodable { reason: format!("a value of {bytes} bytes; New Relic keeps {VALUE_BYTES_MAX}") });
-    }
-    Ok(())
+    object::bounded(out, VALUE_BYTES_MAX, "New Relic", write)
 }
 
 #[cfg(test)]

@@ -90,11 +90,32 @@ pub(crate) fn text_of(out: &mut Vec<u8>, value: &Value) -> Result<(), Unencodabl
     Ok(())
 }
 
+/// Appends a value that may not be longer than `who` keeps.
+pub(crate) fn bounded(
+    out: &mut Vec<u8>,
+    bytes_max: usize,
+    who: &str,
+    write: impl FnOnce(&mut Vec<u8>) -> Result<(), Unencodable>,
+) -> Result<(), Unencodable> {
+    let begin = out.len();
+    write(out)?;
+    // Escapes and quotes are counted with it, which errs on the safe side.
+    let bytes = out.len() - begin;
+    if bytes > bytes_max {
+        return Err(Unencodable { reason: format!("a value of {bytes} bytes; {who} keeps {bytes_max}") });
+    }
+    Ok(())
+}
+
 /// The attributes of a record, then those of its resource, that are not null; of two of one name the first.
 pub(crate) fn attributes(record: &LogRecord) -> Vec<&(Text, Value)> {
-    let mut list: Vec<&(Text, Value)> = Vec::with_capacity(record.attributes.len());
+    first_of_each(record.attributes.iter().chain(&record.resource.attributes))
+}
+
+/// Those of these attributes that are not null; of two of one name the first.
+pub(crate) fn first_of_each<'a>(all: impl Iterator<Item = &'a (Text, Value)>) -> Vec<&'a (Text, Value)> {
+    let mut list: Vec<&(Text, Value)> = Vec::with_capacity(all.size_hint().0);
     let mut known: HashSet<&str> = HashSet::new();
-    let all = record.attributes.iter().chain(&record.resource.attributes);
     for attribute in all.filter(|(_, value)| *value != Value::Null) {
         let name = attribute.0.as_str();
         let is_new = if list.len() < FEW {

@@ -4,6 +4,8 @@
 
 #[cfg(feature = "azure_blob")]
 mod azure_blob;
+#[cfg(feature = "azure_monitor")]
+mod azure_monitor;
 #[cfg(any(feature = "azure_blob", feature = "gcs", feature = "s3"))]
 mod clouds;
 #[cfg(feature = "cloudwatch")]
@@ -16,6 +18,8 @@ mod datadog;
 mod elasticsearch;
 #[cfg(feature = "file")]
 mod file;
+#[cfg(feature = "gcp_logging")]
+mod gcp_logging;
 #[cfg(feature = "gcs")]
 mod gcs;
 #[cfg(feature = "http")]
@@ -40,15 +44,24 @@ mod otlp_sdk;
 mod s3;
 #[cfg(feature = "splunk")]
 mod splunk;
-#[cfg(any(feature = "cloudwatch", feature = "datadog", feature = "newrelic", feature = "splunk"))]
+#[cfg(any(
+    feature = "azure_monitor",
+    feature = "cloudwatch",
+    feature = "datadog",
+    feature = "gcp_logging",
+    feature = "newrelic",
+    feature = "splunk"
+))]
 mod stand;
 
 /// An address that was free a moment ago and that nobody listens on.
 #[cfg(any(
     feature = "azure_blob",
+    feature = "azure_monitor",
     feature = "cloudwatch",
     feature = "datadog",
     feature = "elasticsearch",
+    feature = "gcp_logging",
     feature = "gcs",
     feature = "http",
     feature = "loggly",
