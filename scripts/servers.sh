@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # Real servers for the tests, on loopback, with throw-away data: PostgreSQL 15 and MariaDB 10.11 of Debian 12; of PyPI
-# two that take OTLP, Rotel and Datadog's test agent.
+# two that take OTLP, Rotel and Datadog's test agent; and what stands for a cloud: moto (Amazon) and
+# gcp-storage-emulator (Google) of PyPI, Azurite (Azure) of npm.
 #
 #   eval "$(scripts/servers.sh start)"   starts what is not running, and says where it is
 #   eval "$(scripts/servers.sh otlp)"    the same for those that take OTLP alone
+#   eval "$(scripts/servers.sh clouds)"  the same for those that stand for a cloud
 #   scripts/servers.sh stop              ends all and removes their data
 set -euo pipefail
 
@@ -16,6 +18,12 @@ DATADOG_VERSION=1.69.1
 DATADOG_PORT=24126
 DATADOG_GRPC_PORT=24127
 DATADOG_HTTP_PORT=24128
+MOTO_VERSION=5.2.5
+MOTO_PORT=24055
+AZURITE_VERSION=3.35.0
+AZURITE_PORT=24100
+GCS_VERSION=2026.7.19
+GCS_PORT=24023
 CACHE="${XDG_CACHE_HOME:-$HOME/.cache}/logship"
 ROOT="$CACHE/servers"
 PG_BIN=/usr/lib/postgresql/15/bin
@@ -82,7 +90,8 @@ start_mariadb() {
   wait_for "$MARIADB_PORT" "$dir/log"
 }
 
-# A program of PyPI in an environment of its own, as what these need differs. The folder's name holds the version.
+# A program of PyPI in an environment of its own, as what these need differs. The folder's name holds the version;
+# what follows the version are the parts of the program that are wanted, and packages beside it.
 python_env() {
   local dir="$CACHE/python/$1-$2"
   if [ ! -e "$dir/complete" ]; then
@@ -94,7 +103,7 @@ python_env() {
       DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends python3-venv >&2
       python3 -m venv "$dir" >&2
     fi
-    "$dir/bin/pip" install -q --disable-pip-version-check "$1==$2" >&2
+    "$dir/bin/pip" install -q --disable-pip-version-check "$1${3:-}==$2" "${@:4}" >&2
     touch "$dir/complete"
   fi
   echo "$dir"
@@ -143,6 +152,70 @@ start_otlp() {
   echo "export LOGSHIP_OTLP_DATADOG_READBACK=http://127.0.0.1:$DATADOG_HTTP_PORT/test/session/logs"
 }
 
+# S3, CloudWatch Logs, Kinesis, SQS, IAM, STS and SSM on one port, without a check of signatures.
+start_moto() {
+  local dir="$ROOT/moto" env
+  if is_running "$dir/pid" moto_server; then return; fi
+  answers "$MOTO_PORT" && fail "port $MOTO_PORT is taken by somebody else"
+  env="$(python_env moto "$MOTO_VERSION" '[s3,logs,kinesis,sqs,iam,sts,ssm]' flask flask-cors)"
+  rm -rf "$dir"
+  mkdir -p "$dir"
+  "$env/bin/moto_server" -H 127.0.0.1 -p "$MOTO_PORT" </dev/null >"$dir/log" 2>&1 &
+  echo $! >"$dir/pid"
+  wait_for "$MOTO_PORT" "$dir/log"
+}
+
+# Newer ones want a newer Node. It would call out unless told not to, and refuses service versions newer than itself.
+start_azurite() {
+  local dir="$ROOT/azurite" npm="$CACHE/npm/azurite-$AZURITE_VERSION"
+  if is_running "$dir/pid" node; then return; fi
+  answers "$AZURITE_PORT" && fail "port $AZURITE_PORT is taken by somebody else"
+  install_node
+  if [ ! -e "$npm/complete" ]; then
+    say "installing azurite $AZURITE_VERSION"
+    rm -rf "$npm"
+    mkdir -p "$npm"
+    npm install --silent --no-audit --no-fund --prefix "$npm" "azurite@$AZURITE_VERSION" >&2
+    touch "$npm/complete"
+  fi
+  rm -rf "$dir"
+  mkdir -p "$dir"
+  (cd "$dir" && exec node "$npm/node_modules/azurite/dist/src/blob/main.js" --silent --inMemoryPersistence \
+    --disableTelemetry --blobHost 127.0.0.1 --blobPort "$AZURITE_PORT" </dev/null >"$dir/log" 2>&1) &
+  echo $! >"$dir/pid"
+  wait_for "$AZURITE_PORT" "$dir/log"
+}
+
+install_node() {
+  command -v node >/dev/null && command -v npm >/dev/null && return
+  [ "$(id -u)" = 0 ] || fail "Node and npm are not installed, and only root can install them"
+  say "installing nodejs and npm"
+  apt-get update -q >&2
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends nodejs npm >&2
+}
+
+start_gcs() {
+  local dir="$ROOT/gcs" env
+  if is_running "$dir/pid" gcp-storage-emu; then return; fi
+  answers "$GCS_PORT" && fail "port $GCS_PORT is taken by somebody else"
+  env="$(python_env gcp-storage-emulator "$GCS_VERSION")"
+  rm -rf "$dir"
+  mkdir -p "$dir"
+  (cd "$dir" && exec "$env/bin/gcp-storage-emulator" start --host=127.0.0.1 --port="$GCS_PORT" --in-memory \
+    --default-bucket=logs </dev/null >"$dir/log" 2>&1) &
+  echo $! >"$dir/pid"
+  wait_for "$GCS_PORT" "$dir/log"
+}
+
+start_clouds() {
+  start_moto
+  start_azurite
+  start_gcs
+  echo "export LOGSHIP_MOTO_URL=http://127.0.0.1:$MOTO_PORT"
+  echo "export LOGSHIP_AZURITE_URL=http://127.0.0.1:$AZURITE_PORT"
+  echo "export LOGSHIP_GCS_URL=http://127.0.0.1:$GCS_PORT"
+}
+
 # Every folder above must let the server's user through.
 make_dir() {
   mkdir -p "$1"
@@ -177,18 +250,25 @@ case "${1:-}" in
     echo "export LOGSHIP_POSTGRES_URL=postgres://postgres@127.0.0.1:$PG_PORT/postgres"
     echo "export LOGSHIP_MYSQL_URL=mysql://root@127.0.0.1:$MARIADB_PORT/mysql"
     start_otlp
+    start_clouds
     ;;
   otlp)
     start_otlp
+    ;;
+  clouds)
+    start_clouds
     ;;
   stop)
     stop_one "$ROOT/postgres/data/postmaster.pid" postgres INT
     stop_one "$ROOT/mariadb/pid" mariadbd TERM
     stop_one "$ROOT/rotel/pid" rotel-agent TERM
     stop_one "$ROOT/datadog/pid" python TERM
-    rm -rf "$ROOT/postgres" "$ROOT/mariadb" "$ROOT/rotel" "$ROOT/datadog"
+    stop_one "$ROOT/moto/pid" moto_server TERM
+    stop_one "$ROOT/azurite/pid" node TERM
+    stop_one "$ROOT/gcs/pid" gcp-storage-emu TERM
+    rm -rf "$ROOT/postgres" "$ROOT/mariadb" "$ROOT/rotel" "$ROOT/datadog" "$ROOT/moto" "$ROOT/azurite" "$ROOT/gcs"
     ;;
   *)
-    fail "usage: scripts/servers.sh start|otlp|stop"
+    fail "usage: scripts/servers.sh start|otlp|clouds|stop"
     ;;
 esac

@@ -18,10 +18,13 @@ fn root() -> &'static Path {
 fn minimal(kind: &str) -> Value {
     let url = "http://127.0.0.1:1";
     match kind {
+        "azure_blob" => json!({"container": "logs", "account": "acme", "account_key": "c2VjcmV0"}),
+        "cloudwatch" => json!({"log_group_name": "logs"}),
         "console" => json!({}),
         "datadog" => json!({"api_key": "k"}),
         "elasticsearch" | "opensearch" => json!({"hosts": [url], "index": "logs"}),
         "file" => json!({"dir": std::env::temp_dir().join("logship-readme-table")}),
+        "gcs" | "s3" => json!({"bucket": "logs"}),
         "http" | "loki" => json!({"url": url}),
         "loggly" | "logzio" => json!({"token": "t"}),
         "newrelic" => json!({"license_key": "k"}),

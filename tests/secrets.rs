@@ -434,6 +434,33 @@ fn misconfigure(credentials: &mut Credentials) -> Seen {
         ("loki", json!({"url": format!("http://user:{}@host/", secret("loki"))})),
         ("opensearch", json!({"hosts": [format!("http://user:{}@host/", secret("oshosts"))], "index": "logs"})),
         ("opensearch", json!({"hosts": ["http://host/"], "index": "logs", "auth": {"aws": secret("osvariant")}})),
+        ("s3", json!({"bucket": "logs", "aws": {"credentials": {"static": secret("s3shape")}}})),
+        ("s3", json!({"bucket": "logs", "aws": {"endpoint": format!("http://user:{}@host/", secret("s3user"))}})),
+        (
+            "s3",
+            json!({"bucket": "logs", "aws": {"region": "eu-west-1", "credentials": {"static": {
+                "access_key_id": "x", "secret_access_key": secret("s3key"), "session_token": secret("s3token")}}}}),
+        ),
+        ("cloudwatch", json!({"log_group_name": "logs", "aws": {"credentials": {"static": secret("cwshape")}}})),
+        (
+            "cloudwatch",
+            json!({"log_group_name": "logs", "aws": {"credentials": {"static": {
+                "access_key_id": "x", "secret_access_key": secret("cwkey"), "session_token": secret("cwtoken")}}}}),
+        ),
+        ("gcs", json!({"bucket": "logs", "credentials": {"service_account": secret("gcskey")}})),
+        ("gcs", json!({"bucket": "logs", "credentials": secret("gcsvariant")})),
+        ("azure_blob", json!({"container": "logs", "account": "a", "account_key": secret("azurekey")})),
+        ("azure_blob", json!({"container": "logs", "account": "a", "account_key": {"env": [secret("azureenv")]}})),
+        (
+            "azure_blob",
+            json!({"container": "logs", "account": "a", "sas_token": format!("sig={}", secret("azuresas"))}),
+        ),
+        ("azure_blob", json!({"container": "logs", "connection_string": format!("AccountKey={}", secret("azureall"))})),
+        (
+            "azure_blob",
+            json!({"container": "logs", "account": "a", "credentials": {"client_secret": {
+                "tenant_id": "t", "client_id": "c", "client_secret": secret("entra")}}}),
+        ),
         ("datadog", json!({"api_key": format!("{}\n", secret("ddline"))})),
         ("datadog", json!({"api_key": "k", "url": format!("http://user:{}@host/", secret("dduser"))})),
         ("datadog", json!({"api_key": "k", "chunk_bytes_max": secret("ddnumber")})),

@@ -4,10 +4,11 @@
 use std::borrow::Cow;
 
 use logship_core::{
-    Advice, Certainty, Compression, Encoding, Error, ErrorKind, LogRecord, Outcome, RecordId, Timestamp, Unencodable,
+    Advice, Certainty, Compression, Encoding, Error, ErrorKind, LogRecord, Outcome, RecordId, Unencodable,
 };
 use serde::Deserialize;
 
+use crate::dated::Dated;
 use crate::ecs::document;
 use crate::encode::json::string;
 
@@ -17,50 +18,6 @@ const ID_BYTES_MAX: usize = 512;
 
 /// How much of the destination's own words about a record is kept.
 const REASON_BYTES_MAX: usize = 4096;
-
-/// The name of an index that carries the date of its records, such as `logs-%Y.%m.%d`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct DatedIndex {
-    parts: Vec<Part>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Part {
-    Text(String),
-    /// Where the digits stand in `2026-11-20T08:30:00`.
-    Digits(usize, usize),
-}
-
-impl DatedIndex {
-    /// Reads `%Y`, `%m`, `%d` and `%H`; `None` for a name without a date. `Err` names what it does not know.
-    pub(crate) fn parse(name: &str) -> Result<Option<DatedIndex>, String> {
-        let mut pieces = name.split('%');
-        let mut parts = vec![Part::Text(pieces.next().unwrap_or_default().to_owned())];
-        for piece in pieces {
-            parts.push(match piece.as_bytes().first() {
-                Some(b'Y') => Part::Digits(0, 4),
-                Some(b'm') => Part::Digits(5, 7),
-                Some(b'd') => Part::Digits(8, 10),
-                Some(b'H') => Part::Digits(11, 13),
-                _ => return Err(format!("`%{piece}` is not one of %Y, %m, %d and %H")),
-            });
-            parts.push(Part::Text(piece[1..].to_owned()));
-        }
-        Ok((parts.len() > 1).then_some(DatedIndex { parts }))
-    }
-
-    /// The index of a record of this time, in UTC.
-    fn write(&self, time: Timestamp, out: &mut Vec<u8>) {
-        let mut date = Vec::with_capacity(32);
-        time.write_rfc3339(&mut date);
-        for part in &self.parts {
-            match part {
-                Part::Text(text) => out.extend_from_slice(text.as_bytes()),
-                Part::Digits(from, to) => out.extend_from_slice(&date[*from..*to]),
-            }
-        }
-    }
-}
 
 /// Refuses what cannot be an index. Stricter than
 /// <https://www.elastic.co/docs/api/doc/elasticsearch/operation/operation-indices-create>, so that a name can stand in an
@@ -85,14 +42,14 @@ pub(crate) fn check_index(index: &str) -> Result<(), Error> {
 /// (<https://www.elastic.co/docs/reference/ecs>).
 #[derive(Debug)]
 pub(crate) struct BulkEncoding {
-    pub(crate) index: Option<DatedIndex>,
+    pub(crate) index: Option<Dated>,
     pub(crate) ids: bool,
     pub(crate) compression: Compression,
     key: String,
 }
 
 impl BulkEncoding {
-    pub(crate) fn new(index: Option<DatedIndex>, ids: bool, compression: Compression) -> Self {
+    pub(crate) fn new(index: Option<Dated>, ids: bool, compression: Compression) -> Self {
         let key = format!("elasticsearch bulk, index {index:?}, ids {ids}, {compression:?}");
         BulkEncoding { index, ids, compression, key }
     }
@@ -330,7 +287,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::sync::Arc;
 
-    use logship_core::{Cursor, Partition, Resource, Scope, Severity, Value};
+    use logship_core::{Cursor, Partition, Resource, Scope, Severity, Timestamp, Value};
     use proptest::prelude::*;
 
     use super::*;
@@ -371,7 +328,7 @@ mod tests {
     }
 
     fn encoded(record: &LogRecord, index: &str, ids: bool) -> String {
-        let encoding = BulkEncoding::new(DatedIndex::parse(index).unwrap(), ids, Compression::None);
+        let encoding = BulkEncoding::new(Dated::parse(index).unwrap(), ids, Compression::None);
         let mut out = Vec::new();
         encoding.record(record, &mut out).unwrap();
         String::from_utf8(out).unwrap()
@@ -443,8 +400,8 @@ mod tests {
             action("a-%Y-%m-%d-%H-b", true),
             r#"{"create":{"_index":"a-2026-11-20-23-b","_id":"logs:00000000000000000007/k1"}}"#
         );
-        assert!(DatedIndex::parse("logs-%y").unwrap_err().contains("%y"));
-        assert!(DatedIndex::parse("logs-%").is_err());
+        assert!(Dated::parse("logs-%y").unwrap_err().contains("%y"));
+        assert!(Dated::parse("logs-%").is_err());
     }
 
     #[test]
@@ -459,7 +416,7 @@ mod tests {
     #[test]
     fn encodings_that_differ_in_a_byte_differ_in_their_key() {
         let key = |index: &str, ids, compression| {
-            BulkEncoding::new(DatedIndex::parse(index).unwrap(), ids, compression).key().to_owned()
+            BulkEncoding::new(Dated::parse(index).unwrap(), ids, compression).key().to_owned()
         };
         let keys = [
             key("a", true, Compression::None),

@@ -1,24 +1,20 @@
 //! What all exporters over HTTP share: one client, one way to send, one reading of statuses.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::{Bytes, BytesMut};
 pub use logship_connect::{Connection, TlsVersion};
-use logship_connect::{Stamp, percent_decoded, tls};
+use logship_connect::{RotatedClient, percent_decoded, tls};
 #[allow(unused_imports, reason = "not every exporter has secrets of its own")]
 pub(crate) use logship_connect::{basic_auth as basic, parse_url as parse_url_in, secret_header as secret_value};
 use logship_core::{Advice, Body, BuildContext, Certainty, Compression, Error, ErrorKind};
 use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
 use reqwest::{Method, Request, Url};
-use tokio::time::Instant;
 
 use crate::conceal::Concealed;
 use crate::retry_after::retry_after;
-
-/// How often files of certificates are looked at. Whoever replaces one lets the old one be good for longer than that.
-const LOOK_EVERY: Duration = Duration::from_secs(60);
 
 /// Sends requests over kept-alive connections. It never retries, follows no redirect and has no time limit beyond
 /// connecting; dropping a send closes its connection.
@@ -32,21 +28,10 @@ pub(crate) struct Delivery {
     shared: Arc<Shared>,
 }
 
-/// What a client is made of, to make it again.
 struct Shared {
-    connection: Connection,
-    context: BuildContext,
+    client: RotatedClient,
     /// What no answer may repeat, whatever is asked.
     concealed: Concealed,
-    current: Mutex<Current>,
-}
-
-struct Current {
-    client: reqwest::Client,
-    /// The files it was made of.
-    stamps: Vec<Stamp>,
-    /// When these are looked at again.
-    look_at: Instant,
 }
 
 /// What came back.
@@ -67,13 +52,10 @@ impl Delivery {
     /// Makes a client, with secrets of the connection from wherever the program keeps them. Fails if a file cannot be
     /// read or the system has no roots.
     pub(crate) fn new(operation: &'static str, connection: &Connection, context: &BuildContext) -> Result<Self, Error> {
-        // Before the files are read, so that what changes meanwhile is seen as changed.
-        let stamps = connection.stamps();
-        let client = connection.client(operation, context)?;
-        let current = Mutex::new(Current { client, stamps, look_at: Instant::now() + LOOK_EVERY });
+        let client = RotatedClient::new(operation, connection, context)?;
         let mut concealed = Concealed::default();
         connection.headers(context)?.values().for_each(|value| concealed.add(value.as_bytes()));
-        let shared = Shared { connection: connection.clone(), context: context.clone(), concealed, current };
+        let shared = Shared { client, concealed };
         let answer_bytes_max = connection.answer_bytes_max;
         Ok(Delivery { operation, answer_bytes_max, is_address_secret: true, shared: Arc::new(shared) })
     }
@@ -84,42 +66,12 @@ impl Delivery {
         Delivery { is_address_secret: false, ..self }
     }
 
-    /// The client; a new one if a file it was made of has changed.
-    fn client(&self) -> reqwest::Client {
-        let Shared { connection, context, .. } = &*self.shared;
-        let mut current = self.current();
-        if current.stamps.is_empty() || Instant::now() < current.look_at {
-            return current.client.clone();
-        }
-        current.look_at = Instant::now() + LOOK_EVERY;
-        let stamps = connection.stamps();
-        if stamps != current.stamps {
-            match connection.client(self.operation, context) {
-                Ok(client) => (current.client, current.stamps) = (client, stamps),
-                // Half of what is replaced together may not be there yet.
-                Err(error) => {
-                    tracing::warn!(%error, "certificates have changed and cannot be used: the last ones stay")
-                }
-            }
-        }
-        current.client.clone()
-    }
-
-    /// Looks at the files when the next request is sent.
-    fn look_soon(&self) {
-        self.current().look_at = Instant::now();
-    }
-
-    fn current(&self) -> MutexGuard<'_, Current> {
-        self.shared.current.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Sends a request and reads its answer, whatever the status. An error means that there was no whole answer.
     pub(crate) async fn send(&self, request: Request) -> Result<Answer, Error> {
         let host = host_of(request.url());
         let concealed = self.concealed(&request);
         let fail = |error: reqwest::Error| self.no_answer(&host, error);
-        let mut response = self.client().execute(request).await.map_err(fail)?;
+        let mut response = self.shared.client.client().execute(request).await.map_err(fail)?;
         let mut body = BytesMut::new();
         let mut is_cut = false;
         while let Some(part) = response.chunk().await.map_err(fail)? {
@@ -158,7 +110,7 @@ impl Delivery {
     fn no_answer(&self, host: &str, error: reqwest::Error) -> Error {
         let tls = tls::fault(&error).map(tls::refuses_us);
         if tls.is_some() {
-            self.look_soon();
+            self.shared.client.look_soon();
         }
         let (kind, certainty, message) = if error.is_builder() {
             (ErrorKind::Config, Certainty::NotDelivered, "the request cannot be made")

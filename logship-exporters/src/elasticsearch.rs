@@ -16,10 +16,11 @@ use logship_core::{
 };
 use serde::Deserialize;
 
-use crate::bulk::{self, BulkEncoding, DatedIndex};
+use crate::bulk::{self, BulkEncoding};
 use crate::bulk_transport::{self, Official, USER_AGENT, place};
 pub use crate::bulk_transport::{BulkAnswer, BulkTransport};
 use crate::conceal::Concealed;
+use crate::dated::Dated;
 
 /// The largest body a server takes, in bytes before packing: its `http.max_content_length`, 100 MiB unless changed.
 /// <https://www.elastic.co/docs/reference/elasticsearch/configuration-reference/networking-settings>
@@ -229,7 +230,7 @@ impl Elasticsearch {
         transport: Arc<dyn BulkTransport>,
         context: &BuildContext,
     ) -> Result<Self, Error> {
-        let dated = DatedIndex::parse(&config.index).map_err(|message| Error::config("index", message))?;
+        let dated = Dated::parse(&config.index).map_err(|message| Error::config("index", message))?;
         let path = match dated {
             Some(_) => "/_bulk".to_owned(),
             None => format!("/{}/_bulk", config.index),

@@ -28,6 +28,7 @@ use logship_core::{
 };
 use serde::Deserialize;
 
+use crate::chunk_name::chunk_name;
 use crate::encode::{Format, Rows};
 
 /// What a configuration says of a [`FileExporter`].
@@ -108,29 +109,8 @@ impl FileExporter {
 
     /// The name of a chunk's file, which is all that a repeat has in common with it.
     fn name(&self, chunk: &Chunk) -> String {
-        let begins = chunk.begins().map_or(String::new(), ToString::to_string);
-        let identity = format!("{}\n{}\n{begins}", chunk.lane(), chunk.partition().map_or("", |p| p.as_str()));
-        let readable: String = begins
-            .chars()
-            .map(|c| if c.is_ascii_alphanumeric() || "-.".contains(c) { c } else { '_' })
-            .take(80)
-            .collect();
-        let (format, compression) = (self.config.format.file_suffix(), self.config.compression.file_suffix());
-        format!(
-            "{}-{}-{readable}-{:032x}{format}{compression}",
-            self.config.prefix,
-            chunk.lane(),
-            fnv128(identity.as_bytes())
-        )
+        format!("{}-{}", self.config.prefix, chunk_name(chunk, self.config.format, self.config.compression))
     }
-}
-
-/// FNV-1a of 128 bits (<https://datatracker.ietf.org/doc/draft-eastlake-fnv/>): the same on every machine, and wide
-/// enough that no two chunks of a folder share a name.
-fn fnv128(bytes: &[u8]) -> u128 {
-    bytes.iter().fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d, |hash, byte| {
-        (hash ^ u128::from(*byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b)
-    })
 }
 
 #[async_trait]

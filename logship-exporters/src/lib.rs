@@ -1,6 +1,8 @@
 //! The exporters of [logship](https://docs.rs/logship), one module a destination, each behind a Cargo feature of its
 //! name.
 
+#[cfg(feature = "azure_blob")]
+pub mod azure_blob;
 #[cfg(any(feature = "elasticsearch", feature = "opensearch", feature = "_fuzzing"))]
 #[cfg_attr(
     not(any(feature = "elasticsearch", feature = "opensearch")),
@@ -9,6 +11,10 @@
 mod bulk;
 #[cfg(feature = "elasticsearch")]
 mod bulk_transport;
+#[cfg(any(feature = "file", feature = "_objects"))]
+mod chunk_name;
+#[cfg(feature = "cloudwatch")]
+pub mod cloudwatch;
 #[cfg(any(feature = "elasticsearch", feature = "_http"))]
 mod conceal;
 #[cfg(feature = "console")]
@@ -17,19 +23,31 @@ pub mod console;
 mod credential;
 #[cfg(feature = "datadog")]
 pub mod datadog;
+#[cfg(any(feature = "elasticsearch", feature = "opensearch", feature = "_fuzzing", feature = "_objects"))]
+mod dated;
 #[cfg(feature = "_http")]
 mod delivery;
 #[cfg(any(feature = "elasticsearch", feature = "opensearch", feature = "_fuzzing"))]
 mod ecs;
 #[cfg(feature = "elasticsearch")]
 pub mod elasticsearch;
-#[cfg(any(feature = "console", feature = "elasticsearch", feature = "file", feature = "_fuzzing", feature = "_http"))]
+#[cfg(any(
+    feature = "cloudwatch",
+    feature = "console",
+    feature = "elasticsearch",
+    feature = "file",
+    feature = "_fuzzing",
+    feature = "_http",
+    feature = "_objects"
+))]
 pub mod encode;
 #[cfg(feature = "file")]
 pub mod file;
 #[cfg(feature = "_fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+#[cfg(feature = "gcs")]
+pub mod gcs;
 #[cfg(feature = "http")]
 pub mod http;
 #[cfg(feature = "loggly")]
@@ -40,6 +58,8 @@ pub mod logzio;
 pub mod loki;
 #[cfg(feature = "newrelic")]
 pub mod newrelic;
+#[cfg(feature = "_objects")]
+pub mod objects;
 #[cfg(feature = "opensearch")]
 pub mod opensearch;
 #[cfg(feature = "otlp")]
@@ -50,6 +70,8 @@ pub mod otlp_sdk;
 mod retry_after;
 #[cfg(feature = "_http")]
 mod rotated;
+#[cfg(feature = "s3")]
+pub mod s3;
 #[cfg(feature = "opensearch")]
 mod sigv4;
 #[cfg(feature = "splunk")]
@@ -59,6 +81,10 @@ use logship_core::Registry;
 
 /// Adds every exporter that is compiled in, under the name of its feature.
 pub fn register(registry: &mut Registry) {
+    #[cfg(feature = "azure_blob")]
+    azure_blob::register(registry);
+    #[cfg(feature = "cloudwatch")]
+    cloudwatch::register(registry);
     #[cfg(feature = "console")]
     console::register(registry);
     #[cfg(feature = "datadog")]
@@ -67,6 +93,8 @@ pub fn register(registry: &mut Registry) {
     elasticsearch::register(registry);
     #[cfg(feature = "file")]
     file::register(registry);
+    #[cfg(feature = "gcs")]
+    gcs::register(registry);
     #[cfg(feature = "http")]
     http::register(registry);
     #[cfg(feature = "loggly")]
@@ -81,6 +109,8 @@ pub fn register(registry: &mut Registry) {
     opensearch::register(registry);
     #[cfg(feature = "otlp")]
     otlp::register(registry);
+    #[cfg(feature = "s3")]
+    s3::register(registry);
     #[cfg(feature = "splunk")]
     splunk::register(registry);
     // Without any exporter there is nothing to add to it.

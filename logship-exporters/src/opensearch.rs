@@ -12,7 +12,8 @@ use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue
 use reqwest::{Method, Request, Url};
 use serde::Deserialize;
 
-use crate::bulk::{self, BulkEncoding, DatedIndex};
+use crate::bulk::{self, BulkEncoding};
+use crate::dated::Dated;
 use crate::delivery::{Answer, Delivery, basic, host_of, parse_url};
 pub use crate::delivery::{Connection, TlsVersion};
 use crate::rotated::Rotated;
@@ -230,7 +231,7 @@ impl OpenSearch {
     /// Checks a configuration, finds its secrets and makes a client. Sends nothing.
     pub fn new(config: OpenSearchConfig, context: BuildContext) -> Result<Self, Error> {
         config.validate()?;
-        let dated = DatedIndex::parse(&config.index).map_err(|message| Error::config("index", message))?;
+        let dated = Dated::parse(&config.index).map_err(|message| Error::config("index", message))?;
         let addresses = config.addresses(dated.is_some())?;
         let auth = Rotated::new(Auth::new(&config.auth, &context)?);
         let mut connection = config.connection.clone();

@@ -2,6 +2,8 @@
 
 #[cfg(feature = "_sql")]
 pub mod audit;
+#[cfg(feature = "cloudwatch")]
+pub mod cloudwatch;
 #[cfg(feature = "_fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -28,6 +30,8 @@ use logship_core::Registry;
 
 /// Adds every source that is compiled in and can be configured, under the name of its feature.
 pub fn register(registry: &mut Registry) {
+    #[cfg(feature = "cloudwatch")]
+    cloudwatch::register(registry);
     #[cfg(feature = "jsonl")]
     jsonl::register(registry);
     #[cfg(feature = "mysql")]

@@ -6,22 +6,31 @@
 //! | `file` | one readable file a key | on one machine, on a local disk |
 //! | `sqlite` | a SQLite database | beside a SQLite log store |
 //! | `postgres` | a PostgreSQL database | where shippers run on several machines |
+//! | `s3`, `gcs`, `azure_blob` | one readable object a key | where there is no database, and beside an archive in a bucket |
 //! | `mysql` | a MySQL or MariaDB database | where shippers run on several machines |
 //!
 //! All of them keep the contract of [`OffsetStore`](logship_core::OffsetStore).
 
+#[cfg(feature = "azure_blob")]
+pub mod azure_blob;
 #[cfg(feature = "file")]
 pub mod file;
+#[cfg(feature = "gcs")]
+pub mod gcs;
 #[cfg(feature = "file")]
 mod generation;
 #[cfg(feature = "memory")]
 pub mod memory;
 #[cfg(feature = "mysql")]
 pub mod mysql;
+#[cfg(feature = "_objects")]
+pub mod objects;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 mod rows;
+#[cfg(feature = "s3")]
+pub mod s3;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 
@@ -29,14 +38,20 @@ use logship_core::{Error, ErrorKind, Lease, OffsetKey, Registry};
 
 /// Adds every offset store that is compiled in.
 pub fn register(registry: &mut Registry) {
+    #[cfg(feature = "azure_blob")]
+    azure_blob::register(registry);
     #[cfg(feature = "file")]
     file::register(registry);
+    #[cfg(feature = "gcs")]
+    gcs::register(registry);
     #[cfg(feature = "memory")]
     memory::register(registry);
     #[cfg(feature = "mysql")]
     mysql::register(registry);
     #[cfg(feature = "postgres")]
     postgres::register(registry);
+    #[cfg(feature = "s3")]
+    s3::register(registry);
     #[cfg(feature = "sqlite")]
     sqlite::register(registry);
     // Without any store there is nothing to add to it.

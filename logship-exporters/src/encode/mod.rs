@@ -8,13 +8,13 @@ mod events;
 pub(crate) mod json;
 #[cfg(feature = "newrelic")]
 pub(crate) mod newrelic;
-#[cfg(any(feature = "datadog", feature = "newrelic", feature = "splunk"))]
+#[cfg(any(feature = "cloudwatch", feature = "datadog", feature = "newrelic", feature = "splunk"))]
 #[allow(dead_code, reason = "each exporter uses its part")]
 pub(crate) mod object;
 #[cfg(feature = "_http")]
 #[allow(dead_code, reason = "each exporter uses its part")]
 mod records;
-#[cfg(feature = "file")]
+#[cfg(any(feature = "file", feature = "_objects"))]
 mod rows;
 #[cfg(feature = "splunk")]
 pub(crate) mod splunk;
@@ -24,5 +24,5 @@ pub(crate) use self::events::Events;
 #[cfg(feature = "_http")]
 #[allow(unused_imports, reason = "each exporter uses its part")]
 pub(crate) use self::records::Records;
-#[cfg(feature = "file")]
+#[cfg(any(feature = "file", feature = "_objects"))]
 pub use self::rows::{Format, Rows};

@@ -2,6 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+#[cfg(feature = "azure_blob")]
+mod azure_blob;
+#[cfg(any(feature = "azure_blob", feature = "gcs", feature = "s3"))]
+mod clouds;
+#[cfg(feature = "cloudwatch")]
+mod cloudwatch;
 #[cfg(feature = "console")]
 mod console;
 #[cfg(feature = "datadog")]
@@ -10,6 +16,8 @@ mod datadog;
 mod elasticsearch;
 #[cfg(feature = "file")]
 mod file;
+#[cfg(feature = "gcs")]
+mod gcs;
 #[cfg(feature = "http")]
 mod http;
 #[cfg(feature = "loggly")]
@@ -20,21 +28,28 @@ mod logzio;
 mod loki;
 #[cfg(feature = "newrelic")]
 mod newrelic;
+#[cfg(all(feature = "azure_blob", feature = "gcs", feature = "s3", feature = "zstd"))]
+mod objects;
 #[cfg(feature = "opensearch")]
 mod opensearch;
 #[cfg(feature = "otlp")]
 mod otlp;
 #[cfg(all(feature = "otlp", feature = "otlp-sdk"))]
 mod otlp_sdk;
+#[cfg(feature = "s3")]
+mod s3;
 #[cfg(feature = "splunk")]
 mod splunk;
-#[cfg(any(feature = "datadog", feature = "newrelic", feature = "splunk"))]
+#[cfg(any(feature = "cloudwatch", feature = "datadog", feature = "newrelic", feature = "splunk"))]
 mod stand;
 
 /// An address that was free a moment ago and that nobody listens on.
 #[cfg(any(
+    feature = "azure_blob",
+    feature = "cloudwatch",
     feature = "datadog",
     feature = "elasticsearch",
+    feature = "gcs",
     feature = "http",
     feature = "loggly",
     feature = "logzio",
@@ -42,6 +57,7 @@ mod stand;
     feature = "newrelic",
     feature = "opensearch",
     feature = "otlp",
+    feature = "s3",
     feature = "splunk"
 ))]
 async fn nowhere() -> String {

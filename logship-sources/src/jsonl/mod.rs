@@ -26,7 +26,7 @@ use logship_core::{
 use serde::Deserialize;
 
 pub use self::fields::JsonlFields;
-use self::parse::Parser;
+pub(crate) use self::parse::Parser;
 
 /// What a configuration says of a [`JsonlSource`].
 #[derive(Clone, Debug, Deserialize)]

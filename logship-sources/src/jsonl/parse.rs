@@ -11,7 +11,7 @@ const DEPTH_MAX: usize = 64;
 
 /// Makes records of lines.
 #[derive(Debug)]
-pub(super) struct Parser<'a> {
+pub(crate) struct Parser<'a> {
     names: Names<'a>,
     /// Holds the strings that are not in the line as they are meant, because they have escapes.
     unescaped: TextArena,
@@ -22,12 +22,12 @@ pub(super) struct Parser<'a> {
 
 impl<'a> Parser<'a> {
     /// Untimed records get the time `now`.
-    pub(super) fn new(fields: &'a JsonlFields, now: Timestamp) -> Self {
+    pub(crate) fn new(fields: &'a JsonlFields, now: Timestamp) -> Self {
         Parser { names: Names::new(fields), unescaped: TextArena::new(), scratch: String::new(), now }
     }
 
     /// Makes the record of a line without its line break, in the place of another one.
-    pub(super) fn record(&mut self, line: &Text, id: RecordId, record: &mut LogRecord) {
+    pub(crate) fn record(&mut self, line: &Text, id: RecordId, record: &mut LogRecord) {
         renew(record, id);
         let mut reader = Reader { line, bytes: line.as_bytes(), at: 0, parser: self };
         let read = reader.record(record);

@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 #![allow(dead_code, reason = "each source uses a part")]
 
+#[cfg(feature = "cloudwatch")]
+mod cloudwatch;
 #[cfg(feature = "jsonl")]
 mod jsonl;
 #[cfg(feature = "memory")]

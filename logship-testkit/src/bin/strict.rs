@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use logship_testkit::strict::cloudwatch::StrictCloudWatch;
 use logship_testkit::strict::datadog::StrictDatadog;
 use logship_testkit::strict::elasticsearch::StrictElasticsearch;
 use logship_testkit::strict::loggly::StrictLoggly;
@@ -13,7 +14,8 @@ use logship_testkit::strict::otlp::StrictOtlp;
 use logship_testkit::strict::splunk::StrictSplunk;
 
 /// What there is, and the port of each unless another is given.
-const DESTINATIONS: [(&str, u16); 9] = [
+const DESTINATIONS: [(&str, u16); 10] = [
+    ("cloudwatch", 4586),
     ("datadog", 8282),
     ("elasticsearch", 9200),
     ("loggly", 8080),
@@ -41,6 +43,7 @@ async fn main() -> io::Result<()> {
     };
     let port = port.ok_or_else(usage)?;
     match name {
+        "cloudwatch" => serve(name, StrictCloudWatch::start_on(port).await?, |server| server.url()).await,
         "datadog" => serve(name, StrictDatadog::start_on(port).await?, |server| server.url()).await,
         "elasticsearch" => serve(name, StrictElasticsearch::start_on(port).await?, |server| server.url()).await,
         // Where a token is needed it is `token`.

@@ -40,6 +40,7 @@
 //! ```
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use logship_core::{
     ArrivalOrder, ErrorKind, Filter, LogRecord, PageLimits, Query, RecordId, Severity, Source, Start, Timestamp,
@@ -65,6 +66,11 @@ pub trait SourceFixture: Send + Sync {
     /// How many partitions the store can be filled in. By default one.
     fn partitions(&self) -> usize {
         1
+    }
+
+    /// The finest time that the store keeps. By default a microsecond.
+    fn time_step(&self) -> Duration {
+        Duration::from_micros(1)
     }
 
     /// Whether the source can delete. By default it cannot.
@@ -133,7 +139,7 @@ const NARROW: [PageLimits; 5] = [
 
 /// A fixture with rows in it, and a source.
 async fn filled(fixture: &dyn SourceFixture) -> (Vec<Row>, Box<dyn Source>) {
-    let rows = rows(fixture.partitions());
+    let rows = rows(fixture.partitions(), fixture.time_step());
     fixture.fill(&rows).await;
     (rows, fixture.open().await)
 }
@@ -231,7 +237,7 @@ pub async fn c4_a_page_without_records_is_not_the_end(fixture: &dyn SourceFixtur
     let source = fixture.open().await;
     let nothing = read_all(&*source, &Start::Earliest, &Query::all(), WIDE).await;
     assert!(nothing.is_empty(), "an empty store gives {nothing:?}");
-    let mut rows: Vec<Row> = (0..300).map(|number| row_saying(format!("row {number}"), number)).collect();
+    let mut rows: Vec<Row> = (0..300).map(|number| row_saying(fixture, format!("row {number}"), number)).collect();
     rows[290].namespace = Some("rare".to_owned());
     fixture.fill(&rows).await;
     let query = Query::all().namespace("rare");
@@ -244,11 +250,11 @@ pub async fn c4_a_page_without_records_is_not_the_end(fixture: &dyn SourceFixtur
 /// Contract 3 and 4: behind the end of what was read, later rows are found, and nothing else.
 pub async fn c4_rows_that_are_added_later_are_found(fixture: &dyn SourceFixture) {
     let source = fixture.open().await;
-    fixture.fill(&[row_saying("first", 1)]).await;
+    fixture.fill(&[row_saying(fixture, "first", 1)]).await;
     for number in 2..6 {
         let before = read_all(&*source, &Start::Earliest, &Query::all(), WIDE).await;
         let last = before.last().expect("what was filled in is read").id.clone();
-        let row = row_saying(format!("row {number}"), number);
+        let row = row_saying(fixture, format!("row {number}"), number);
         fixture.fill(std::slice::from_ref(&row)).await;
         let start = Start::After(last.position().clone());
         let after = read_on(&*source, last.partition(), start, &Query::all(), WIDE).await;
@@ -260,7 +266,7 @@ pub async fn c4_rows_that_are_added_later_are_found(fixture: &dyn SourceFixture)
 /// in every line.
 pub async fn c5_a_giant_record_is_given_alone(fixture: &dyn SourceFixture) {
     let giant = "x".repeat(300_000);
-    let rows = [row_saying("before", 1), row_saying(giant, 2), row_saying("after", 3)];
+    let rows = [row_saying(fixture, "before", 1), row_saying(fixture, giant, 2), row_saying(fixture, "after", 3)];
     fixture.fill(&rows).await;
     let source = fixture.open().await;
     for bytes_max in [1, 2_000, 100_000, 300_001] {
@@ -367,8 +373,8 @@ pub async fn c9_positions_are_in_the_order_of_time(fixture: &dyn SourceFixture) 
 pub async fn c10_nothing_older_than_the_horizon_appears(fixture: &dyn SourceFixture) {
     let source = fixture.open().await;
     let _ = source.horizon().await.expect("the horizon can be asked for");
-    let Some(written) = fixture.begin_write(row_saying("slow", 1)).await else { return };
-    fixture.fill(&[row_saying("quick", 2)]).await;
+    let Some(written) = fixture.begin_write(row_saying(fixture, "slow", 1)).await else { return };
+    fixture.fill(&[row_saying(fixture, "quick", 2)]).await;
     let horizon = source.horizon().await.expect("the horizon can be asked for");
     fixture.end_write().await;
     let records = read_all(&*source, &Start::Earliest, &Query::all(), WIDE).await;

@@ -3,9 +3,11 @@
 //! A stand-in keeps what it accepted, so that a test can count; logs the requests it saw; and fails on request in the
 //! ways a real destination fails (see [`Fault`]).
 
+pub mod cloudwatch;
 pub mod datadog;
 pub mod elasticsearch;
 mod faults;
+pub mod gcs;
 pub mod loggly;
 pub mod logzio;
 pub mod loki;

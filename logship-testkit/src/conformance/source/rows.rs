@@ -1,8 +1,12 @@
 //! What stores are filled with, and how it is read back.
 
+use std::time::Duration;
+
 use logship_core::{
     LogRecord, PageEnd, PageLimits, Partition, Query, RecordId, Severity, Source, Start, Timestamp, Value,
 };
+
+use super::SourceFixture;
 
 /// A row that a fixture is to write into its log store.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,7 +18,8 @@ pub struct Row {
     /// What tells it from every other row, for stores that need a key. Not in the order of time; some differ in case
     /// or in accents only.
     pub key: String,
-    /// Its time, in whole microseconds. Several rows have the same.
+    /// Its time, in whole microseconds, or whatever the fixture's [`time_step`](super::SourceFixture::time_step) is.
+    /// Several rows have the same.
     pub timestamp: Timestamp,
     /// Its severity; [`Severity::UNSPECIFIED`] for none.
     pub severity: Severity,
@@ -28,7 +33,7 @@ pub struct Row {
 const BASE_SECS: i64 = 1_795_163_400;
 
 /// Rows of each partition, with nine of one time, and neighbours that a comparison may take for equal.
-pub(super) fn rows(partitions: usize) -> Vec<Row> {
+pub(super) fn rows(partitions: usize, step: Duration) -> Vec<Row> {
     const KEYS: [&str; 9] = ["a", "B", "b", "A", "_", "ä", "z", "aa", "a b"];
     const NAMESPACES: [&str; 6] = ["", "company", "company.team", "companyx", "Company", "other"];
     const SEVERITIES: [Severity; 5] =
@@ -43,7 +48,7 @@ pub(super) fn rows(partitions: usize) -> Vec<Row> {
         Row {
             partition,
             key: format!("{}{}", KEYS.get(number).copied().unwrap_or("k"), if number < 9 { 0 } else { 99 - number }),
-            timestamp: Timestamp::from_micros(BASE_SECS * 1_000_000 + micros as i64),
+            timestamp: after_base(step, micros as i64),
             severity: SEVERITIES[number % SEVERITIES.len()],
             namespace: Some(NAMESPACES[number % NAMESPACES.len()].to_owned()).filter(|name| !name.is_empty()),
             body: format!("row {number} of {partition}"),
@@ -52,11 +57,16 @@ pub(super) fn rows(partitions: usize) -> Vec<Row> {
     (0..partitions).flat_map(|partition| (0..30).map(move |number| row(partition, number))).collect()
 }
 
+/// So many steps of time later.
+fn after_base(step: Duration, steps: i64) -> Timestamp {
+    Timestamp::from_nanos(BASE_SECS * 1_000_000_000 + steps * step.as_nanos() as i64)
+}
+
 /// One row of partition 0, with this text.
-pub(super) fn row_saying(body: impl Into<String>, micros: i64) -> Row {
+pub(super) fn row_saying(fixture: &dyn SourceFixture, body: impl Into<String>, steps: i64) -> Row {
     let body = body.into();
-    let key = format!("x{micros}");
-    let timestamp = Timestamp::from_micros(BASE_SECS * 1_000_000 + micros);
+    let key = format!("x{steps}");
+    let timestamp = after_base(fixture.time_step(), steps);
     Row { partition: 0, key, timestamp, severity: Severity::INFO, namespace: None, body }
 }
 

@@ -1,0 +1,5 @@
+use logship_testkit::exporter_conformance;
+
+use super::clouds;
+
+exporter_conformance!(async |_| clouds::azure_blob::cloud().await);
