@@ -264,11 +264,7 @@ mod tests {
 
     #[test]
     fn c2_each_message_has_a_fate_of_its_own() {
-        let failed = [
-            ("1", "InvalidParameterValue", true),
-            ("2", "InternalError", false),
-            ("3", "KmsThrottled", true),
-        ];
+        let failed = [("1", "InvalidParameterValue", true), ("2", "InternalError", false), ("3", "KmsThrottled", true)];
         let outcome = outcome(5, &answer(&["0"], &failed)).unwrap();
         assert_eq!(outcome.accepted_count(), 1);
         let rejected: Vec<_> = outcome.rejected().map(|(place, why)| (place, why.code.as_str())).collect();

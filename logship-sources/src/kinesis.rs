@@ -11,12 +11,12 @@
 //!
 //! # Broken payloads
 //! What cannot be read is a log record as well: its body is the payload, its attribute `logship.parse_error` says why. So
-//! nothing is lost, and a lane says what becomes of them. Leave them out where they would be refused, and send them to a
-//! queue from a lane of their own:
+//! nothing is lost, and a lane's filter says what becomes of them. Two lanes of which one leaves them out and the other
+//! sends them, and nothing else, to a queue:
 //!
 //! ```json
-//! {"query": {"filters": [{"attribute": "logship.parse_error", "exists": false}]}}
-//! {"query": {"filters": [{"attribute": "logship.parse_error", "exists": true}]}}
+//! {"id": "search", "lane": {"filter": {"filters": [{"attribute": "logship.parse_error", "exists": false}]}}}
+//! {"id": "broken", "lane": {"filter": {"filters": [{"attribute": "logship.parse_error", "exists": true}]}}}
 //! ```
 //!
 //! # Retention

@@ -1,20 +1,28 @@
-//! Against moto, whose sequence numbers are 1, 2, 3, and kinesalite, which has those of 56 digits.
+//! Against moto, whose sequence numbers are 1, 2, 3, kinesalite, which has those of 56 digits, and a script for what
+//! neither does.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::{PutRecordsRequestEntry, StreamStatus};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use logship_connect::Connection;
 use logship_connect::aws::{Aws, AwsConfig};
 use logship_core::{
-    BuildContext, Error, ErrorKind, PageEnd, PageLimits, Partition, Query, Source, Start, Timestamp, async_trait,
+    BuildContext, Error, ErrorKind, Page, PageEnd, PageLimits, Partition, Query, Source, Start, Timestamp, async_trait,
     read_fields,
 };
 use logship_sources::kinesis::KinesisSource;
 use logship_testkit::conformance::server;
 use logship_testkit::conformance::source::{Row, SourceFixture, WIDE, read_on};
 use logship_testkit::source_conformance;
+use logship_testkit::strict::{Call, Destination, Reply, SeenRequest, Strict};
+use md5::{Digest, Md5};
 use serde_json::{Value, json};
 
 use super::level;
@@ -200,4 +208,144 @@ fn a_wrong_configuration_is_refused() {
         assert_eq!(error.kind(), ErrorKind::Config, "{shown}");
         assert!(error.to_string().contains(field), "{shown}: {error}");
     }
+}
+
+/// A stream of one shard that answers as it is told, and writes down what it was asked.
+#[derive(Debug)]
+struct Scripted {
+    answers: VecDeque<Reply>,
+    asked: Arc<Mutex<Vec<String>>>,
+    iterators: u32,
+}
+
+impl Destination for Scripted {
+    fn takes_records_at(&self, _: &str) -> bool {
+        true
+    }
+
+    fn answer(&mut self, call: &Call, _: &mut SeenRequest) -> Reply {
+        let request: Value = serde_json::from_slice(&call.wire).unwrap();
+        let action = call.header("x-amz-target").unwrap().trim_start_matches("Kinesis_20131202.").to_owned();
+        let what = match action.as_str() {
+            "ListShards" => {
+                let keys = json!({"StartingHashKey": "0", "EndingHashKey": u128::MAX.to_string()});
+                let numbers = json!({"StartingSequenceNumber": "1"});
+                let shard = json!({"ShardId": "shardId-0", "HashKeyRange": keys, "SequenceNumberRange": numbers});
+                return Reply::new(200, json!({"Shards": [shard]}));
+            }
+            "GetShardIterator" => {
+                self.iterators += 1;
+                let number = request["StartingSequenceNumber"].as_str().unwrap_or_default();
+                format!("{} {number}", request["ShardIteratorType"].as_str().unwrap())
+            }
+            _ => request["ShardIterator"].as_str().unwrap().to_owned(),
+        };
+        self.asked.lock().unwrap().push(what.trim_end().to_owned());
+        if action == "GetShardIterator" {
+            return Reply::new(200, json!({"ShardIterator": format!("new {}", self.iterators)}));
+        }
+        self.answers.pop_front().unwrap_or_else(|| records(&[], 0, Some("last")))
+    }
+
+    fn failure(&self, status: u16) -> Reply {
+        Reply::new(status, json!({"__type": "InternalFailure"}))
+    }
+}
+
+fn records(records: &[(&str, &[u8])], behind: i64, next: Option<&str>) -> Reply {
+    let record = |(number, data): &(&str, &[u8])| {
+        let data = BASE64.encode(data);
+        json!({"SequenceNumber": number, "Data": data, "PartitionKey": "k", "ApproximateArrivalTimestamp": 1.795e9})
+    };
+    let records: Vec<Value> = records.iter().map(record).collect();
+    Reply::new(200, json!({"Records": records, "MillisBehindLatest": behind, "NextShardIterator": next}))
+}
+
+fn error(code: &str) -> Reply {
+    Reply::new(400, json!({"__type": code, "message": "no"}))
+}
+
+struct Script {
+    source: KinesisSource,
+    asked: Arc<Mutex<Vec<String>>>,
+    _server: Strict<Scripted>,
+}
+
+impl Script {
+    async fn new(answers: impl IntoIterator<Item = Reply>) -> Self {
+        let asked = Arc::default();
+        let scripted = Scripted { answers: answers.into_iter().collect(), asked: Arc::clone(&asked), iterators: 0 };
+        let server = Strict::of(scripted, 0).await.unwrap();
+        let source = source(&server.url(), json!({"stream_name": "s"})).unwrap();
+        Script { source, asked, _server: server }
+    }
+
+    async fn read(&self, start: &Start, limits: PageLimits) -> Result<Page, Error> {
+        self.source.read(&Partition::new("s:shardId-0"), start, &Query::all(), limits).await
+    }
+
+    fn asked(&self) -> Vec<String> {
+        std::mem::take(&mut *self.asked.lock().unwrap())
+    }
+}
+
+fn bodies(page: &Page) -> Vec<&str> {
+    page.records().iter().map(|record| record.body.as_str().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn c4_answers_without_records_are_not_the_end_while_there_is_more() {
+    let gap = [records(&[], 9_000, Some("2")), records(&[], 5_000, Some("3")), records(&[("7", b"far")], 0, Some("4"))];
+    let script = Script::new(gap).await;
+    let page = script.read(&Start::Earliest, WIDE).await.unwrap();
+    assert_eq!((bodies(&page), page.end()), (vec!["far"], PageEnd::CaughtUp));
+    assert_eq!(script.asked(), ["TRIM_HORIZON", "new 1", "2", "3"]);
+    // The iterator that came with it goes on from there.
+    let page = script.read(&Start::After(page.next().unwrap().clone()), WIDE).await.unwrap();
+    assert!(page.is_empty() && page.end() == PageEnd::CaughtUp);
+    assert_eq!(script.asked(), ["4"]);
+}
+
+#[tokio::test]
+async fn an_iterator_that_has_expired_is_asked_for_anew_from_the_same_place() {
+    let answers = [
+        records(&[("7", b"one")], 9, Some("old")),
+        error("ExpiredIteratorException"),
+        records(&[("8", b"two")], 0, None),
+    ];
+    let script = Script::new(answers).await;
+    let page = script.read(&Start::Earliest, WIDE).await.unwrap();
+    assert_eq!((bodies(&page), page.end()), (vec!["one"], PageEnd::More));
+    let page = script.read(&Start::After(page.next().unwrap().clone()), WIDE).await.unwrap();
+    assert_eq!((bodies(&page), page.end()), (vec!["two"], PageEnd::CaughtUp));
+    assert_eq!(script.asked(), ["TRIM_HORIZON", "new 1", "old", "AFTER_SEQUENCE_NUMBER 7", "new 2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn throttling_may_pass_and_puts_off_what_follows() {
+    let script =
+        Script::new([error("ProvisionedThroughputExceededException"), records(&[("7", b"one")], 0, None)]).await;
+    let failed = script.read(&Start::Earliest, WIDE).await.unwrap_err();
+    assert_eq!((failed.kind(), failed.is_retryable()), (ErrorKind::Throttled, true), "{failed}");
+    let began = tokio::time::Instant::now();
+    assert_eq!(bodies(&script.read(&Start::Earliest, WIDE).await.unwrap()), ["one"]);
+    assert!(began.elapsed() >= Duration::from_millis(900), "{:?}", began.elapsed());
+}
+
+/// Goal: of records that were put together, a page may hold some, and the next goes on in their midst.
+#[tokio::test]
+async fn c1_a_page_may_end_within_records_that_were_put_together() {
+    let mut body = vec![0x0a, 1, b'k'];
+    for text in ["a", "b", "c"] {
+        body.extend([0x1a, 5, 0x08, 0, 0x1a, 1, text.as_bytes()[0]]);
+    }
+    let data = [&[0xf3, 0x89, 0x9a, 0xc2][..], &body, &Md5::digest(&body)[..]].concat();
+    let all = || records(&[("7", &data), ("8", b"d")], 0, None);
+    let script = Script::new([all(), all(), all()]).await;
+    let two = PageLimits { records_max: 2, ..WIDE };
+    let first = script.read(&Start::Earliest, two).await.unwrap();
+    assert_eq!((bodies(&first), first.end()), (vec!["a", "b"], PageEnd::More));
+    let second = script.read(&Start::After(first.next().unwrap().clone()), two).await.unwrap();
+    assert_eq!((bodies(&second), second.end()), (vec!["c", "d"], PageEnd::CaughtUp));
+    assert_eq!(script.asked(), ["TRIM_HORIZON", "new 1", "AT_SEQUENCE_NUMBER 7", "new 2"]);
 }
