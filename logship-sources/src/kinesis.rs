@@ -241,6 +241,13 @@ impl KinesisSource {
         fit.min(limits.records_max).clamp(1, ANSWER_RECORDS_MAX)
     }
 
+    /// Keeps what so many records became in memory.
+    fn learn(&self, bytes: usize, records: usize) {
+        if let Some(each) = bytes.checked_div(records) {
+            self.record_bytes.store(each + 1, Ordering::Relaxed);
+        }
+    }
+
     /// All log records of a record of Kinesis.
     fn decode(&self, record: Record, partition: &Partition, keys: Option<&HashKeys>) -> (Cursor, Vec<LogRecord>) {
         let decoder =
@@ -357,15 +364,13 @@ impl Source for KinesisSource {
                 bytes += records.iter().map(LogRecord::size).sum::<usize>();
                 for record in records {
                     if !collected.push(record) {
-                        self.record_bytes.store(bytes / count + 1, Ordering::Relaxed);
+                        self.learn(bytes, count);
                         return Ok(collected.into_page(partition, PageEnd::More));
                     }
                 }
                 collected.next = Some(behind);
             }
-            if count > 0 {
-                self.record_bytes.store(bytes / count + 1, Ordering::Relaxed);
-            }
+            self.learn(bytes, count);
             if let Some(next) = &collected.next {
                 from = Start::After(next.clone());
             }

@@ -64,14 +64,16 @@ impl Stream {
 
     /// Until it is as it was asked to be.
     async fn wait(&self) {
+        let mut is_ready = false;
         for _ in 0..1_000 {
             let described = self.client.describe_stream_summary().stream_name(&self.name).send().await.unwrap();
-            if described.stream_description_summary.unwrap().stream_status == StreamStatus::Active {
-                return;
+            is_ready = described.stream_description_summary.unwrap().stream_status == StreamStatus::Active;
+            if is_ready {
+                break;
             }
             tokio::task::yield_now().await;
         }
-        panic!("the stream is not ready");
+        assert!(is_ready, "the stream is not ready");
     }
 
     /// Puts each into the shard of the lower or the upper half of hash keys.
