@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Real servers for the tests, on loopback, with throw-away data: PostgreSQL 15 and MariaDB 10.11 of Debian 12; of PyPI
 # two that take OTLP, Rotel and Datadog's test agent; and what stands for a cloud: moto (Amazon) and
-# gcp-storage-emulator (Google) of PyPI, Azurite (Azure) of npm.
+# gcp-storage-emulator (Google) of PyPI, Azurite (Azure) and kinesalite (Kinesis of Amazon) of npm.
 #
 #   eval "$(scripts/servers.sh start)"   starts what is not running, and says where it is
 #   eval "$(scripts/servers.sh otlp)"    the same for those that take OTLP alone
@@ -22,6 +22,8 @@ MOTO_VERSION=5.2.5
 MOTO_PORT=24055
 AZURITE_VERSION=3.35.0
 AZURITE_PORT=24100
+KINESALITE_VERSION=3.3.3
+KINESALITE_PORT=24567
 GCS_VERSION=2026.7.19
 GCS_PORT=24023
 CACHE="${XDG_CACHE_HOME:-$HOME/.cache}/logship"
@@ -165,6 +167,28 @@ start_moto() {
   wait_for "$MOTO_PORT" "$dir/log"
 }
 
+# Its sequence numbers are as long as the service's. Its own command would listen everywhere.
+start_kinesalite() {
+  local dir="$ROOT/kinesalite" npm="$CACHE/npm/kinesalite-$KINESALITE_VERSION"
+  if is_running "$dir/pid" node; then return; fi
+  answers "$KINESALITE_PORT" && fail "port $KINESALITE_PORT is taken by somebody else"
+  install_node
+  if [ ! -e "$npm/complete" ]; then
+    say "installing kinesalite $KINESALITE_VERSION"
+    rm -rf "$npm"
+    mkdir -p "$npm"
+    npm install --silent --no-audit --no-fund --prefix "$npm" "kinesalite@$KINESALITE_VERSION" >&2
+    touch "$npm/complete"
+  fi
+  rm -rf "$dir"
+  mkdir -p "$dir"
+  (cd "$npm" && exec node -e \
+    "require('kinesalite')({createStreamMs: 20, updateStreamMs: 20, deleteStreamMs: 20, shardLimit: 1000}).listen($KINESALITE_PORT, '127.0.0.1')" \
+    </dev/null >"$dir/log" 2>&1) &
+  echo $! >"$dir/pid"
+  wait_for "$KINESALITE_PORT" "$dir/log"
+}
+
 # Newer ones want a newer Node. It would call out unless told not to, and refuses service versions newer than itself.
 start_azurite() {
   local dir="$ROOT/azurite" npm="$CACHE/npm/azurite-$AZURITE_VERSION"
@@ -210,9 +234,11 @@ start_gcs() {
 start_clouds() {
   start_moto
   start_azurite
+  start_kinesalite
   start_gcs
   echo "export LOGSHIP_MOTO_URL=http://127.0.0.1:$MOTO_PORT"
   echo "export LOGSHIP_AZURITE_URL=http://127.0.0.1:$AZURITE_PORT"
+  echo "export LOGSHIP_KINESALITE_URL=http://127.0.0.1:$KINESALITE_PORT"
   echo "export LOGSHIP_GCS_URL=http://127.0.0.1:$GCS_PORT"
 }
 
@@ -265,8 +291,9 @@ case "${1:-}" in
     stop_one "$ROOT/datadog/pid" python TERM
     stop_one "$ROOT/moto/pid" moto_server TERM
     stop_one "$ROOT/azurite/pid" node TERM
+    stop_one "$ROOT/kinesalite/pid" node TERM
     stop_one "$ROOT/gcs/pid" gcp-storage-emu TERM
-    rm -rf "$ROOT/postgres" "$ROOT/mariadb" "$ROOT/rotel" "$ROOT/datadog" "$ROOT/moto" "$ROOT/azurite" "$ROOT/gcs"
+    rm -rf "$ROOT/postgres" "$ROOT/mariadb" "$ROOT/rotel" "$ROOT/datadog" "$ROOT/moto" "$ROOT/azurite" "$ROOT/kinesalite" "$ROOT/gcs"
     ;;
   *)
     fail "usage: scripts/servers.sh start|otlp|clouds|stop"

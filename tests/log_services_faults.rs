@@ -185,7 +185,7 @@ async fn azure_monitor_has_every_row_of_a_bad_day() {
         let server = StrictAzureMonitor::start().await.unwrap();
         server.fail_at_random(seed, 10);
         let mut config = AzureMonitorConfig::new(server.url(), server.rule_id(), server.stream_name());
-        config.auth = EntraCredentials::Provider(std::sync::Arc::new(Given(server.token())));
+        config.credentials = EntraCredentials::Provider(std::sync::Arc::new(Given(server.token())));
         let lane = ship(AzureMonitor::new(config, &BuildContext::default()).unwrap()).await;
         assert_eq!(server.spoiled(), Default::default(), "seed {seed}");
         let rows = server.rows();

@@ -32,6 +32,7 @@ fn minimal(kind: &str) -> Value {
         "newrelic" => json!({"license_key": "k"}),
         "otlp" => json!({"endpoint": url}),
         "splunk" => json!({"url": url, "token": "t"}),
+        "sqs" => json!({"queue_url": url}),
         _ => panic!("say here how a minimal `{kind}` is configured"),
     }
 }

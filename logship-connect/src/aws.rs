@@ -42,6 +42,7 @@ const SESSION_NAME: &str = "logship";
 /// In a configuration: `{"region": "eu-west-1", "credentials": {"static": {…}}, "role": {"arn": …}}`. Without any field
 /// it is what the AWS command line would use on this machine.
 #[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct AwsConfig {
@@ -60,6 +61,7 @@ pub struct AwsConfig {
 /// `{"static": {"access_key_id": …, "secret_access_key": …, "session_token": …}}` or
 /// `{"web_identity": {"token_file": …, "role_arn": …}}`.
 #[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum AwsCredentials {
@@ -97,6 +99,7 @@ pub enum AwsCredentials {
 
 /// A role to assume (<https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html>).
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct AssumeRole {

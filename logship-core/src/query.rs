@@ -90,6 +90,8 @@ pub enum Condition {
     In(Vec<String>),
     /// This value, or one that continues it after a dot.
     Within(String),
+    /// Any value at all, or, with false, none: the attribute is absent.
+    Exists(bool),
 }
 
 impl Filter {
@@ -116,8 +118,21 @@ impl Filter {
         Filter { attribute: attribute.into(), condition: Condition::Within(parent.into()) }
     }
 
+    /// The attribute is there, whatever its value.
+    pub fn exists(attribute: impl Into<String>) -> Self {
+        Filter { attribute: attribute.into(), condition: Condition::Exists(true) }
+    }
+
+    /// The attribute is not there.
+    pub fn absent(attribute: impl Into<String>) -> Self {
+        Filter { attribute: attribute.into(), condition: Condition::Exists(false) }
+    }
+
     /// Whether the condition holds for a record.
     pub fn matches(&self, record: &LogRecord) -> bool {
+        if let Condition::Exists(exists) = self.condition {
+            return record.attribute(&self.attribute).is_some() == exists;
+        }
         let digits;
         let value = match record.attribute(&self.attribute) {
             Some(Value::String(text)) => Some(text.as_str()),
@@ -130,7 +145,7 @@ impl Filter {
         };
         match (&self.condition, value) {
             (Condition::NotIn(values), value) => value.is_none_or(|value| !values.iter().any(|v| v == value)),
-            (_, None) => false,
+            (_, None) | (Condition::Exists(_), _) => false,
             (Condition::Equals(wanted), Some(value)) => wanted == value,
             (Condition::In(values), Some(value)) => values.iter().any(|wanted| wanted == value),
             (Condition::Within(parent), Some(value)) => {
@@ -147,6 +162,8 @@ impl fmt::Display for Filter {
             Condition::In(values) => write!(f, "{} in {values:?}", self.attribute),
             Condition::NotIn(values) => write!(f, "{} not in {values:?}", self.attribute),
             Condition::Within(parent) => write!(f, "{} within {parent:?}", self.attribute),
+            Condition::Exists(true) => write!(f, "{} exists", self.attribute),
+            Condition::Exists(false) => write!(f, "{} absent", self.attribute),
         }
     }
 }
@@ -183,6 +200,17 @@ mod tests {
         assert!(!Query::all().filter(Filter::equals("flow", "x")).matches(&record("a")));
         assert!(Query::all().filter(Filter::not_in("flow", ["x"])).matches(&record("a")));
         assert!(!Query::all().filter(Filter::not_in("namespace", ["a"])).matches(&record("a")));
+    }
+
+    #[test]
+    fn an_attribute_can_be_asked_for_whatever_its_value() {
+        let (with, mut without) = (record("a"), record("a"));
+        without.attributes.clear();
+        let (exists, absent) = (Filter::exists("namespace"), Filter::absent("namespace"));
+        assert!(exists.matches(&with) && !exists.matches(&without));
+        assert!(!absent.matches(&with) && absent.matches(&without));
+        let read: Filter = serde_json::from_str(r#"{"attribute": "namespace", "exists": false}"#).unwrap();
+        assert_eq!((&read, read.to_string().as_str()), (&absent, "namespace absent"));
     }
 
     #[test]

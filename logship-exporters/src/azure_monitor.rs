@@ -44,7 +44,7 @@ const SCOPES: [(&str, &str); 3] = [
 ///         "endpoint": "https://logs-ab12.westeurope-1.ingest.monitor.azure.com",
 ///         "rule_id": "dcr-69f0b123041d4d6e9f2bf72aad0b62cf",
 ///         "stream_name": "Custom-Checkout",
-///         "auth": {"client_secret": {
+///         "credentials": {"client_secret": {
 ///             "tenant_id": "72f988bf-86f1-41af-91ab-2d7cd011db47",
 ///             "client_id": "0a1b2c3d-0000-0000-0000-000000000000",
 ///             "client_secret": "secret-word"
@@ -70,7 +70,7 @@ pub struct AzureMonitorConfig {
     pub stream_name: String,
     /// Who we are at Entra. Default: `default`, what the environment gives.
     #[serde(default)]
-    pub auth: EntraCredentials,
+    pub credentials: EntraCredentials,
     /// How bodies are packed, `gzip` or `none`. Default: `gzip`.
     #[serde(default = "default_compression")]
     pub compression: Compression,
@@ -86,7 +86,7 @@ impl AzureMonitorConfig {
             endpoint: endpoint.into(),
             rule_id: rule_id.into(),
             stream_name: stream_name.into(),
-            auth: EntraCredentials::default(),
+            credentials: EntraCredentials::default(),
             compression: default_compression(),
             connection: Connection::default(),
         }
@@ -183,7 +183,7 @@ impl AzureMonitor {
         let url = config.address()?;
         let host = url.host_str().unwrap_or_default();
         let scope = SCOPES.iter().find(|(end, _)| host.ends_with(end)).map_or("", |(_, scope)| scope);
-        let tokens = config.auth.tokens_in("auth", scope, &config.connection, context)?;
+        let tokens = config.credentials.tokens_in("credentials", scope, &config.connection, context)?;
         let delivery = Delivery::new("azure_monitor export", &config.connection, context)?.with_plain_address();
         let encoding = Arc::new(RowEncoding::new(config.compression));
         Ok(AzureMonitor { delivery, url, tokens, encoding, config })
@@ -306,9 +306,9 @@ mod tests {
             (json!({"stream_name": "a/b"}), "stream_name"),
             (json!({"endpoint": "http://hunter2@x"}), "endpoint"),
             (json!({"endpoint": "x"}), "endpoint"),
-            (json!({"auth": secret("hunter2 hunter2", "hunter2")}), "auth"),
-            (json!({"auth": secret("t", "")}), "auth"),
-            (json!({"auth": {"client_secret": {"tenant_id": "t"}}}), "client_id"),
+            (json!({"credentials": secret("hunter2 hunter2", "hunter2")}), "credentials"),
+            (json!({"credentials": secret("t", "")}), "credentials"),
+            (json!({"credentials": {"client_secret": {"tenant_id": "t"}}}), "client_id"),
             (json!({"compression": "lz4"}), "compression"),
             (json!({"connection": {"ca_file": "/absent"}}), "connection.ca_file"),
             (json!({"key": 1}), "key"),

@@ -52,6 +52,7 @@ pub mod elasticsearch;
     feature = "console",
     feature = "elasticsearch",
     feature = "file",
+    feature = "sqs",
     feature = "_fuzzing",
     feature = "_http",
     feature = "_objects"
@@ -95,6 +96,8 @@ pub mod s3;
 mod sigv4;
 #[cfg(feature = "splunk")]
 pub mod splunk;
+#[cfg(feature = "sqs")]
+pub mod sqs;
 
 use logship_core::Registry;
 
@@ -136,6 +139,8 @@ pub fn register(registry: &mut Registry) {
     s3::register(registry);
     #[cfg(feature = "splunk")]
     splunk::register(registry);
+    #[cfg(feature = "sqs")]
+    sqs::register(registry);
     // Without any exporter there is nothing to add to it.
     let _ = registry;
 }

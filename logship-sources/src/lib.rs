@@ -18,6 +18,8 @@ pub mod cloudwatch;
 pub mod fuzzing;
 #[cfg(feature = "jsonl")]
 pub mod jsonl;
+#[cfg(feature = "kinesis")]
+pub mod kinesis;
 #[cfg(feature = "memory")]
 pub mod memory;
 #[cfg(feature = "mysql")]
@@ -43,6 +45,8 @@ pub fn register(registry: &mut Registry) {
     cloudwatch::register(registry);
     #[cfg(feature = "jsonl")]
     jsonl::register(registry);
+    #[cfg(feature = "kinesis")]
+    kinesis::register(registry);
     #[cfg(feature = "mysql")]
     mysql::register(registry);
     #[cfg(feature = "postgres")]

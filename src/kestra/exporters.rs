@@ -322,7 +322,7 @@ mod tests {
                 Millis(_) | Seconds(_) => "PT1H".into(),
                 NoEffect(_) if property.name == "chunk" => 7.into(),
                 Secret(_) if is_address => "{{ secret('URL') }}".into(),
-                Secret("service_account") => "{{ secret('KEY') }}".into(),
+                Secret("service_account" | "credentials.service_account") => "{{ secret('KEY') }}".into(),
                 Secret(_) => "{{ secret('WORD') }}".into(),
                 Text(_) if is_address => "http://127.0.0.1:1".into(),
                 Text("format") => "JSON".into(),

@@ -78,7 +78,7 @@ impl Fixture {
     fn fields(&self) -> Value {
         json!({
             "endpoint": self.server.url(), "rule_id": self.server.rule_id(), "stream_name": self.server.stream_name(),
-            "auth": self.server.client_secret(&self.authority.url),
+            "credentials": self.server.client_secret(&self.authority.url),
             "connection": {"headers": {"X-Gateway": "sw0rdfish-gate"}, "ca_file": self.authority.ca_file,
                 "system_roots": false, "system_proxy": false},
         })
@@ -233,7 +233,7 @@ async fn a_wrong_secret_is_said_in_entras_words() {
     let fixture = Fixture::start().await;
     let mut auth = fixture.server.client_secret(&fixture.authority.url);
     auth["client_secret"]["client_secret"] = "hunter2-wrong".into();
-    let error = fixture.exporter("auth", auth).check().await.unwrap_err();
+    let error = fixture.exporter("credentials", auth).check().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Auth, "{error}");
     assert!(error.to_string().contains("AADSTS7000215") && !format!("{error:?}").contains("hunter2"), "{error:?}");
 }

@@ -44,6 +44,8 @@ mod otlp_sdk;
 mod s3;
 #[cfg(feature = "splunk")]
 mod splunk;
+#[cfg(feature = "sqs")]
+mod sqs;
 #[cfg(any(
     feature = "azure_monitor",
     feature = "cloudwatch",
@@ -71,7 +73,8 @@ mod stand;
     feature = "opensearch",
     feature = "otlp",
     feature = "s3",
-    feature = "splunk"
+    feature = "splunk",
+    feature = "sqs"
 ))]
 async fn nowhere() -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

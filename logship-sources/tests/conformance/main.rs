@@ -8,6 +8,8 @@
 mod cloudwatch;
 #[cfg(feature = "jsonl")]
 mod jsonl;
+#[cfg(feature = "kinesis")]
+mod kinesis;
 #[cfg(feature = "memory")]
 mod memory;
 #[cfg(feature = "mysql")]
