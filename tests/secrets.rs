@@ -467,12 +467,12 @@ fn misconfigure(credentials: &mut Credentials) -> Seen {
         ("gcp_logging", json!({"project_id": "p", "endpoint": format!("http://user:{}@host/", secret("gcluser"))})),
         (
             "azure_monitor",
-            json!({"endpoint": "http://host/", "rule_id": "r", "stream_name": "s", "auth": {"client_secret": {
+            json!({"endpoint": "http://host/", "rule_id": "r", "stream_name": "s", "credentials": {"client_secret": {
                 "tenant_id": secret("amtenant"), "client_id": secret("amclient"), "client_secret": secret("amsecret")}}}),
         ),
         (
             "azure_monitor",
-            json!({"endpoint": "http://host/", "rule_id": "r", "stream_name": "s", "auth": {"client_secret": {
+            json!({"endpoint": "http://host/", "rule_id": "r", "stream_name": "s", "credentials": {"client_secret": {
                 "tenant_id": "t", "client_id": "c", "client_secret": [secret("amlist")]}}}),
         ),
         (
