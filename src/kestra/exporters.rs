@@ -324,6 +324,10 @@ mod tests {
                 Secret(_) if is_address => "{{ secret('URL') }}".into(),
                 Secret("service_account" | "credentials.service_account") => "{{ secret('KEY') }}".into(),
                 Secret(_) => "{{ secret('WORD') }}".into(),
+                // The account stands in the host.
+                Text(_) if is_address && mapping.exporter == "azure_blob" => {
+                    "https://word.blob.core.windows.net".into()
+                }
                 Text(_) if is_address => "http://127.0.0.1:1".into(),
                 Text("format") => "JSON".into(),
                 _ => serde_json::Value::from("word"),

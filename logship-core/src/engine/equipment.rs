@@ -1,0 +1,96 @@
+//! What each lane of a shipper is given.
+
+use std::sync::{Arc, Mutex};
+
+use tokio_util::sync::CancellationToken;
+
+use super::budget::Gauge;
+use super::buffers::Buffers;
+use super::circuit::Circuit;
+use super::dead_letter::DeadLetterBox;
+use super::delivery::Courier;
+use super::meter::Meter;
+use super::reader::Form;
+use crate::report::LaneReport;
+use crate::shipper::LogShipper;
+use crate::{Idempotency, Lane, Limits, Query};
+
+/// In what form a lane wants its records. A filter of its own looks at them, and so does what is said once for several.
+pub(super) fn form(lane: &Lane) -> Form {
+    let encoding = lane.exporter.encoding();
+    let groups = encoding.as_ref().is_some_and(|encoding| encoding.grouping().is_some());
+    Form { encoding, looks: groups || lane.options.filter != Query::all() }
+}
+
+/// Whether another lane has the encoding of this one.
+fn shares_encoding(shipper: &LogShipper, lane: &Lane) -> bool {
+    let Some(encoding) = lane.exporter.encoding() else { return false };
+    let others = shipper.lanes.iter().filter(|other| other.id != lane.id);
+    others.filter_map(|other| other.exporter.encoding()).any(|other| other.key() == encoding.key())
+}
+
+/// What the deliveries of a lane need.
+pub(super) fn courier(
+    shipper: &LogShipper,
+    lane: &Lane,
+    number: usize,
+    gauge: &Arc<Gauge>,
+    bodies: &Arc<Buffers>,
+    stop: &CancellationToken,
+) -> Courier {
+    let mut options = lane.options.clone();
+    let idempotency = lane.exporter.capabilities().idempotency;
+    let limits = lane_limits(lane, idempotency);
+    options.concurrency = options.concurrency.min(limits.concurrency_max.unwrap_or(usize::MAX)).max(1);
+    let dead_letter = lane.dead_letter.as_ref().map(|exporter| {
+        let mut lane = Lane::shared(format!("{}-dead-letter", lane.id), Arc::clone(exporter));
+        lane.options.retry = options.retry;
+        lane.options.attempt_timeout = options.attempt_timeout;
+        Box::new(DeadLetterBox { courier: courier(shipper, &lane, number, gauge, bodies, stop) })
+    });
+    Courier {
+        lane: Arc::from(lane.id.as_str()),
+        exporter: Arc::clone(&lane.exporter),
+        encoding: lane.exporter.encoding(),
+        limits,
+        options,
+        idempotency,
+        dead_letter,
+        clock: Arc::clone(&shipper.clock),
+        cpu: shipper.cpu,
+        gauge: Arc::clone(gauge),
+        bodies: Arc::clone(bodies),
+        shares_bodies: shares_encoding(shipper, lane),
+        progress: shipper.progress.clone(),
+        stop: stop.clone(),
+        report: Mutex::new(LaneReport::new(&lane.id, lane.exporter.kind())),
+        rng: Mutex::new(match shipper.seed {
+            Some(seed) => fastrand::Rng::with_seed(seed.wrapping_add(number as u64)),
+            None => fastrand::Rng::new(),
+        }),
+        not_before: Mutex::new(None),
+        paced_until: Mutex::new(None),
+        circuit: Circuit::default(),
+        meter: Meter::new(&lane.id, lane.exporter.kind(), shipper.offset_key.as_str(), shipper.progress.board.clone()),
+    }
+}
+
+/// As many as Kestra's log shipper sends.
+const CHUNK_RECORDS_DEFAULT: usize = 1000;
+
+/// A body larger than this gains nothing at any destination and costs memory.
+const CHUNK_BYTES_DEFAULT: usize = 10_000_000;
+
+/// The exporter's limits, narrowed by the lane's options.
+fn lane_limits(lane: &Lane, idempotency: Idempotency) -> Limits {
+    let mut limits = lane.exporter.limits();
+    let least = |max: Option<usize>, wanted: Option<usize>| max.into_iter().chain(wanted).min();
+    limits.chunk_records_max = least(limits.chunk_records_max, lane.options.chunk).or(Some(CHUNK_RECORDS_DEFAULT));
+    limits.chunk_bytes_max = least(limits.chunk_bytes_max, lane.options.chunk_bytes_max).or(Some(CHUNK_BYTES_DEFAULT));
+    if idempotency == Idempotency::PerChunk {
+        // A chunk that is known by where it begins begins in one place, and is alone under way.
+        limits.one_partition = true;
+        limits.concurrency_max = Some(1);
+    }
+    limits
+}
