@@ -22,7 +22,7 @@ features_of() {
   cargo metadata --no-deps --format-version 1 --locked |
     python3 -c 'import json, sys; print(*sorted(f for p in json.load(sys.stdin)["packages"] if p["name"] == sys.argv[1] for f in p["features"] if f not in ("default", "full") and f[0] != "_"))' "$1"
 }
-for package in logship-exporters logship-sources logship-state logship; do
+for package in logship-connect logship-exporters logship-sources logship-state logship; do
   for feature in $(features_of "$package"); do
     step cargo check -q -p "$package" --no-default-features --features "$feature" --locked
   done

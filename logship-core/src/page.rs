@@ -68,8 +68,25 @@ pub struct Page {
 }
 
 enum Records {
-    Made(Vec<LogRecord>),
+    Made(Made),
     Raw(Raw),
+}
+
+/// Records that are there, and the bytes that each has: every lane wants to know.
+struct Made {
+    records: Vec<LogRecord>,
+    sizes: Vec<u32>,
+}
+
+impl Made {
+    fn new(records: Vec<LogRecord>) -> Self {
+        let sizes = records.iter().map(|record| u32::try_from(record.size()).unwrap_or(u32::MAX)).collect();
+        Made { records, sizes }
+    }
+
+    fn bytes(&self) -> usize {
+        self.sizes.iter().map(|size| *size as usize).sum()
+    }
 }
 
 /// Records that are made when they are asked for.
@@ -147,8 +164,9 @@ impl Page {
     /// A page that ends behind its last record: the source has looked further and found nothing that was asked for.
     /// With `next` `None` it ends where it began.
     pub fn ending_at(partition: Partition, records: Vec<LogRecord>, next: Option<Cursor>, end: PageEnd) -> Self {
-        let bytes = records.iter().map(LogRecord::size).sum();
-        Page::of(partition, Records::Made(records), bytes, next, end)
+        let made = Made::new(records);
+        let bytes = made.bytes();
+        Page::of(partition, Records::Made(made), bytes, next, end)
     }
 
     /// A page of records that are made when they are needed. It ends at `next`; with `None` where it began.
@@ -173,7 +191,7 @@ impl Page {
     /// The records. Those of a raw page are made now, if nobody has asked for them before.
     pub fn records(&self) -> &[LogRecord] {
         match &self.records {
-            Records::Made(records) => records,
+            Records::Made(made) => &made.records,
             Records::Raw(raw) => raw.records(self.held.as_ref()),
         }
     }
@@ -201,9 +219,17 @@ impl Page {
         }
     }
 
-    /// The same of all records.
+    /// What the engine needs of all records.
     pub(crate) fn heads(&self) -> impl DoubleEndedIterator<Item = Head<'_>> + Clone {
         (0..self.len()).map(|index| self.head(index))
+    }
+
+    /// Bytes of memory that one record holds.
+    pub(crate) fn size(&self, index: usize) -> usize {
+        match &self.records {
+            Records::Made(made) => made.sizes[index] as usize,
+            Records::Raw(_) => self.records()[index].size(),
+        }
     }
 
     /// Where to read on; `None` if nothing was passed.
@@ -241,9 +267,9 @@ impl Page {
             encodings.iter().map(|encoding| Encoder::new(encoding.as_ref(), buffer(size))).collect();
         match &mut self.records {
             Records::Raw(raw) if keeps_records => {
-                let records = raw.make(preparation);
-                self.bytes = records.iter().map(LogRecord::size).sum();
-                self.records = Records::Made(records);
+                let made = Made::new(raw.make(preparation));
+                self.bytes = made.bytes();
+                self.records = Records::Made(made);
             }
             Records::Raw(raw) => {
                 let mut heads = Vec::new();
@@ -257,13 +283,15 @@ impl Page {
                 (raw.heads, raw.preparation) = (Some(heads), preparation.clone());
             }
             Records::Made(_) if preparation.is_idle() => {}
-            Records::Made(records) => {
+            Records::Made(made) => {
+                let mut records = std::mem::take(&mut made.records);
                 records.retain_mut(|record| preparation.apply(record));
-                self.bytes = records.iter().map(LogRecord::size).sum();
+                *made = Made::new(records);
+                self.bytes = made.bytes();
             }
         }
-        if let Records::Made(records) = &self.records {
-            encoders.iter_mut().for_each(|encoder| encoder.push_all(records));
+        if let Records::Made(made) = &self.records {
+            encoders.iter_mut().for_each(|encoder| encoder.push_all(&made.records));
         }
         let encoded = encoders.into_iter().map(|encoder| Arc::new(encoder.finish())).collect();
         self.encoded = Mutex::new(encoded);

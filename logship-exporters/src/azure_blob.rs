@@ -35,6 +35,7 @@ use crate::objects::{ObjectOptions, json, max_bytes_per_file, max_lines_per_file
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct AzureBlobConfig {
@@ -135,4 +136,6 @@ impl ObjectExporter {
 pub(crate) fn register(registry: &mut Registry) {
     let build = |fields, context: &BuildContext| ObjectExporter::azure_blob(read_fields(fields)?, context.clone());
     registry.add_exporter("azure_blob", build);
+    #[cfg(feature = "schema")]
+    registry.describe_exporter::<AzureBlobConfig>("azure_blob");
 }

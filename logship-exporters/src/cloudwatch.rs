@@ -66,6 +66,7 @@ const RETENTION_DAYS: [u32; 22] =
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct CloudWatchConfig {
@@ -105,6 +106,7 @@ pub struct CloudWatchConfig {
 
 /// What the message of an event is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Message {
@@ -189,6 +191,8 @@ pub struct CloudWatch {
 
 pub(crate) fn register(registry: &mut Registry) {
     registry.add_exporter("cloudwatch", |fields, context| CloudWatch::new(read_fields(fields)?, context));
+    #[cfg(feature = "schema")]
+    registry.describe_exporter::<CloudWatchConfig>("cloudwatch");
 }
 
 impl CloudWatch {

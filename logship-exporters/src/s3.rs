@@ -35,6 +35,7 @@ use crate::objects::{ObjectOptions, json, max_bytes_per_file, max_lines_per_file
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct S3Config {
@@ -125,4 +126,6 @@ impl ObjectExporter {
 
 pub(crate) fn register(registry: &mut Registry) {
     registry.add_exporter("s3", |fields, context| ObjectExporter::s3(read_fields(fields)?, context.clone()));
+    #[cfg(feature = "schema")]
+    registry.describe_exporter::<S3Config>("s3");
 }

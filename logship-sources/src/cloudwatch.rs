@@ -60,6 +60,7 @@ const OWN_GROUP: &str = "AWS_LAMBDA_LOG_GROUP_NAME";
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct CloudWatchSourceConfig {
@@ -133,6 +134,8 @@ struct Listing {
 }
 
 pub(crate) fn register(registry: &mut Registry) {
+    #[cfg(feature = "schema")]
+    registry.describe_source::<CloudWatchSourceConfig>("cloudwatch");
     registry.add_source("cloudwatch", |fields, context| CloudWatchSource::new(read_fields(fields)?, context));
 }
 

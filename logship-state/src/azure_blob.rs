@@ -25,6 +25,7 @@ pub use crate::objects::{ObjectOffsets, Write};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct AzureBlobOffsetsConfig {
@@ -77,5 +78,7 @@ impl ObjectOffsets {
 }
 
 pub(crate) fn register(registry: &mut Registry) {
+    #[cfg(feature = "schema")]
+    registry.describe_store::<AzureBlobOffsetsConfig>("azure_blob");
     registry.add_store("azure_blob", |fields, context| ObjectOffsets::azure_blob(&read_fields(fields)?, context));
 }

@@ -24,6 +24,7 @@ pub use crate::objects::{ObjectOffsets, Write};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct GcsOffsetsConfig {
@@ -60,5 +61,7 @@ impl ObjectOffsets {
 }
 
 pub(crate) fn register(registry: &mut Registry) {
+    #[cfg(feature = "schema")]
+    registry.describe_store::<GcsOffsetsConfig>("gcs");
     registry.add_store("gcs", |fields, context| ObjectOffsets::gcs(&read_fields(fields)?, context));
 }

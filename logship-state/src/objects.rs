@@ -37,6 +37,7 @@ const LAST_TRIES_MAX: u32 = 3;
 
 /// When offsets are written. In a configuration: `each_commit` or `at_end`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Write {

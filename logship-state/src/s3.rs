@@ -25,6 +25,7 @@ pub use crate::objects::{ObjectOffsets, Write};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct S3OffsetsConfig {
@@ -57,5 +58,7 @@ impl ObjectOffsets {
 }
 
 pub(crate) fn register(registry: &mut Registry) {
+    #[cfg(feature = "schema")]
+    registry.describe_store::<S3OffsetsConfig>("s3");
     registry.add_store("s3", |fields, context| ObjectOffsets::s3(&read_fields(fields)?, context));
 }

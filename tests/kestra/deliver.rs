@@ -7,6 +7,9 @@ use logship::kestra::{Flow, FlowContext};
 use logship::sources::memory::MemorySource;
 use logship::state::memory::MemoryOffsets;
 use logship::{BuildContext, RunReport, Severity, Timestamp, registry};
+use logship_connect::Connection;
+use logship_testkit::conformance::server;
+use logship_testkit::strict::cloudwatch::StrictCloudWatch;
 use logship_testkit::strict::datadog::StrictDatadog;
 use logship_testkit::strict::elasticsearch::{Credentials, StrictElasticsearch};
 use logship_testkit::strict::newrelic::StrictNewRelic;
@@ -126,6 +129,38 @@ async fn k14_the_opentelemetry_flow_puts_its_token_behind_the_word_bearer() {
     ship(&yaml, &Secrets::of_the_guide().context()).await;
     assert_eq!(server.count(), WANTED);
     assert_eq!(count_messages(&server.records()), WANTED);
+}
+
+/// The flow of this name, with one more property of its exporter: Kestra's own way to another address.
+fn overridden(name: &str, ours: &str) -> String {
+    format!("{}\n        endpointOverride: {ours}\n", text_of(name).trim_end())
+}
+
+#[tokio::test]
+async fn k15_the_cloudwatch_flow_fills_its_stream() {
+    let server = StrictCloudWatch::start().await.unwrap();
+    server.require_access_key("aws_access_key_id");
+    server.create("kestra", "kestra-log-stream");
+    ship(&overridden("cloudwatch", &server.url()), &Secrets::of_the_guide().context()).await;
+    let events = server.events("kestra", "kestra-log-stream");
+    let messages: Vec<Value> = events.iter().map(|event| serde_json::from_str(&event.message).unwrap()).collect();
+    assert_eq!((events.len(), count_messages(&messages)), (WANTED, WANTED));
+}
+
+#[tokio::test]
+async fn k16_the_s3_flow_writes_an_object_that_its_report_names() {
+    let Some(url) = server("LOGSHIP_MOTO_URL") else { return };
+    let client = Connection::default().client("use a bucket", &BuildContext::default()).unwrap();
+    let bucket = format!("logbucket-{}-{}", std::process::id(), Timestamp::now().as_millis());
+    assert!(client.put(format!("{url}/{bucket}")).send().await.unwrap().status().is_success());
+    let yaml = overridden("s3", &url).replace("bucket: logbucket", &format!("bucket: {bucket}"));
+    let (_, report) = ship(&yaml, &Secrets::of_the_guide().context()).await;
+    let [uri] = &report.lanes[0].uris[..] else { panic!("{report}") };
+    let key = uri.strip_prefix(&format!("s3://{bucket}/")).unwrap();
+    assert!(key.starts_with("kestra-log-file"), "{key}");
+    let object = client.get(format!("{url}/{bucket}/{key}")).send().await.unwrap().text().await.unwrap();
+    let records: Vec<Value> = object.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((records.len(), count_messages(&records)), (WANTED, WANTED));
 }
 
 /// Goal: what a shipper writes can be used by the next task. Method: the upload of the guide asks for a file's address.

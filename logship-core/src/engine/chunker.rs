@@ -290,7 +290,7 @@ impl Chunker {
     fn bytes_of(&self, input: &Input, index: usize) -> usize {
         match &input.encoded {
             Some(encoded) => encoded.len(index),
-            None => input.page.records()[index].size(),
+            None => input.page.size(index),
         }
     }
 
