@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test says why it fails by its panic")]
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -40,7 +41,9 @@ struct Account {
 
 impl Account {
     async fn new(url: String) -> Self {
-        let name = format!("logship-{}-{}", std::process::id(), Timestamp::now().as_millis());
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("logship-{}-{}-{number}", std::process::id(), Timestamp::now().as_millis());
         ask(&url, "kinesis", "Kinesis_20131202.CreateStream", json!({"StreamName": name, "ShardCount": 2})).await;
         let queue = ask(&url, "sqs", "AmazonSQS.CreateQueue", json!({"QueueName": name})).await;
         let account = Account { url, queue_url: queue["QueueUrl"].as_str().unwrap().to_owned(), name };

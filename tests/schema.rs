@@ -101,7 +101,11 @@ exporters:
   - {id: l, type: logzio, token: t}
   - {id: m, type: gcp_logging, project_id: p, credentials: {service_account: {file: k}}, resource: {type: generic_node}}
   - {id: o, type: azure_monitor, endpoint: "http://a", rule_id: r, stream_name: s,
-     auth: {client_secret: {tenant_id: t, client_id: {env: C}, client_secret: {env: S}}}}
+     credentials: {client_secret: {tenant_id: t, client_id: {env: C}, client_secret: {env: S}}}}
+  - {id: p, type: s3, bucket: b, aws: {region: r, credentials: {static: {access_key_id: {env: A}, secret_access_key: {env: S}}}}}
+  - {id: q, type: cloudwatch, log_group_name: g, message: text, aws: {role: {arn: a}}}
+  - {id: r, type: gcs, bucket: b, credentials: metadata, format: ion}
+  - {id: s, type: azure_blob, container: c, account: a, credentials: {cli: {}}, compression: gzip}
 "#;
 
 /// Goal: an editor says what the program says. Method: a configuration with every exporter, and one mistake at a time,

@@ -8,6 +8,9 @@ use logship::sources::memory::MemorySource;
 use logship::state::memory::MemoryOffsets;
 use logship::{BuildContext, RunReport, Severity, Timestamp, registry};
 use logship_connect::Connection;
+use logship_connect::objects::object_store::path::Path as Key;
+use logship_connect::objects::object_store::ObjectStoreExt;
+use logship_connect::objects::{Bucket, S3Bucket, S3Config};
 use logship_testkit::conformance::server;
 use logship_testkit::strict::cloudwatch::StrictCloudWatch;
 use logship_testkit::strict::datadog::StrictDatadog;
@@ -16,7 +19,7 @@ use logship_testkit::strict::newrelic::StrictNewRelic;
 use logship_testkit::strict::opensearch::{Access, StrictOpenSearch};
 use logship_testkit::strict::otlp::StrictOtlp;
 use logship_testkit::strict::splunk::StrictSplunk;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Secrets, text_of};
 
@@ -158,7 +161,13 @@ async fn k16_the_s3_flow_writes_an_object_that_its_report_names() {
     let [uri] = &report.lanes[0].uris[..] else { panic!("{report}") };
     let key = uri.strip_prefix(&format!("s3://{bucket}/")).unwrap();
     assert!(key.starts_with("kestra-log-file"), "{key}");
-    let object = client.get(format!("{url}/{bucket}/{key}")).send().await.unwrap().text().await.unwrap();
+    let aws = json!({"region": "r", "endpoint": url,
+        "credentials": {"static": {"access_key_id": "key", "secret_access_key": "secret"}}});
+    let mut place = S3Config::new(&bucket);
+    place.aws = serde_json::from_value(aws).unwrap();
+    let (place, _) = S3Bucket::new(&place, &BuildContext::default()).unwrap();
+    let object = place.store().await.unwrap().get(&Key::parse(key).unwrap()).await.unwrap().bytes().await.unwrap();
+    let object = String::from_utf8(object.to_vec()).unwrap();
     let records: Vec<Value> = object.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!((records.len(), count_messages(&records)), (WANTED, WANTED));
 }
