@@ -78,10 +78,15 @@ mutate "only what every lane is known to have is deleted" $core/deleter.rs \
 mutate "what is not settled is not deleted" $core/deleter.rs \
   'Some(window) => cursor.min(window.after.as_ref()?),' 'Some(_) => cursor,' \
   "${simulation[@]}"
-mutate "redaction comes before any lane" $core/reader.rs \
-  'if !self.options.transforms.is_empty() && !page.records().is_empty() {' \
-  'if !self.options.transforms.is_empty() && page.records().len() == usize::MAX {' \
+mutate "redaction comes before any lane" logship-core/src/page.rs \
+  'self.transforms.iter().for_each(' 'self.transforms.iter().skip(usize::MAX).for_each(' \
   cargo test -q -p logship --locked --test redaction
+mutate "a record that is made again is transformed again" logship-core/src/page.rs \
+  'self.make(&self.preparation)' 'self.make(&Preparation::default())' \
+  cargo test -q -p logship-core --locked --lib page
+mutate "lanes share a body only of the same records" logship-core/src/chunk.rs \
+  'Arc::as_ptr(&segment.page) && *range == segment.range' 'Arc::as_ptr(&segment.page) && !range.is_empty()' \
+  cargo test -q -p logship-core --locked --lib chunk
 mutate "a key that a neighbour has found is good for all" logship-exporters/src/rotated.rs \
   'if *state.refused.as_ref().unwrap_or(&state.current) == fresh {' 'if state.current == fresh {' \
   cargo test -q -p logship --locked --test rotation
