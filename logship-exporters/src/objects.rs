@@ -142,8 +142,8 @@ impl ObjectExporter {
     /// The key of a chunk's object, which is all that a repeat has in common with it.
     fn key(&self, chunk: &Chunk) -> Result<Path, Error> {
         let mut prefix = Vec::new();
-        match (&self.dated, chunk.first()) {
-            (Some(dated), Some(first)) => dated.write(first.timestamp, &mut prefix),
+        match (&self.dated, chunk.timestamps().next()) {
+            (Some(dated), Some(first)) => dated.write(first, &mut prefix),
             _ => prefix.extend_from_slice(self.options.prefix.as_bytes()),
         }
         let name = chunk_name(chunk, self.options.format, self.options.compression);

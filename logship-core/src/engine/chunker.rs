@@ -67,6 +67,7 @@ pub(crate) struct Pushed {
 /// Gathers records until a limit is reached.
 #[derive(Debug)]
 pub(crate) struct Chunker {
+    offset_key: Arc<str>,
     lane: Arc<str>,
     limits: Limits,
     filter: Query,
@@ -110,13 +111,14 @@ struct Open {
 
 impl Chunker {
     pub(crate) fn new(
-        lane: Arc<str>,
+        (offset_key, lane): (Arc<str>, Arc<str>),
         limits: Limits,
         filter: Query,
         encoding: Option<&dyn crate::Encoding>,
         on_reject: OnReject,
     ) -> Self {
         Chunker {
+            offset_key,
             lane,
             limits,
             filter,
@@ -222,6 +224,7 @@ impl Chunker {
             self.covered[span.partition] = Arc::new(Start::After(span.end.position.clone()));
         }
         let chunk = Chunk {
+            offset_key: Arc::clone(&self.offset_key),
             lane: Arc::clone(&self.lane),
             segments: open.segments,
             len: open.records,
@@ -424,8 +427,13 @@ mod tests {
     }
 
     fn chunker(limits: Limits, filter: Query, stop: bool) -> Chunker {
-        let mut chunker =
-            Chunker::new("l".into(), limits, filter, Some(&Plain), if stop { OnReject::Stop } else { OnReject::Drop });
+        let mut chunker = Chunker::new(
+            ("k".into(), "l".into()),
+            limits,
+            filter,
+            Some(&Plain),
+            if stop { OnReject::Stop } else { OnReject::Drop },
+        );
         chunker.add_partition(Start::Earliest);
         chunker.add_partition(Start::Earliest);
         chunker
@@ -478,7 +486,8 @@ mod tests {
             [page("a", &["a1", "a2", "b3"], 1), page("a", &["b4", "a5"], 4), page("a", &["unencodable", "b"], 6)];
         let bodies = |max: usize| {
             let limits = Limits::none().chunk_bytes_max(max);
-            let mut chunker = Chunker::new("l".into(), limits, Query::all(), Some(&Grouped), OnReject::Drop);
+            let mut chunker =
+                Chunker::new(("k".into(), "l".into()), limits, Query::all(), Some(&Grouped), OnReject::Drop);
             chunker.add_partition(Start::Earliest);
             let mut cuts = Vec::new();
             for page in &pages {

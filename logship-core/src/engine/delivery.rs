@@ -24,6 +24,7 @@ use crate::{
 /// What all deliveries of a lane share.
 #[derive(Debug)]
 pub(crate) struct Courier {
+    pub(crate) offset_key: Arc<str>,
     pub(crate) lane: Arc<str>,
     pub(crate) exporter: Arc<dyn Exporter>,
     pub(crate) encoding: Option<Arc<dyn Encoding>>,
@@ -118,6 +119,11 @@ impl Part {
 }
 
 impl Courier {
+    /// What chunks of this lane say of where they are from.
+    pub(crate) fn identity(&self) -> (Arc<str>, Arc<str>) {
+        (Arc::clone(&self.offset_key), Arc::clone(&self.lane))
+    }
+
     /// Encodes and packs a chunk, ahead of its delivery.
     pub(crate) async fn pack(&self, mut parcel: Parcel) -> Result<Parcel, Error> {
         let Some(encoding) = self.encoding.clone().filter(|_| parcel.refused.is_empty()) else { return Ok(parcel) };

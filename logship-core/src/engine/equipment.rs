@@ -49,6 +49,7 @@ pub(super) fn courier(
         Box::new(DeadLetterBox { courier: courier(shipper, &lane, number, gauge, bodies, stop) })
     });
     Courier {
+        offset_key: Arc::from(shipper.offset_key.as_str()),
         lane: Arc::from(lane.id.as_str()),
         exporter: Arc::clone(&lane.exporter),
         encoding: lane.exporter.encoding(),

@@ -72,7 +72,7 @@ impl<'a> Intake<'a> {
     pub(crate) fn new(lane: &'a LaneContext) -> Self {
         let courier = &lane.courier;
         let chunker = Chunker::new(
-            Arc::clone(&courier.lane),
+            courier.identity(),
             courier.limits,
             courier.options.filter.clone(),
             courier.encoding.as_deref(),
