@@ -186,10 +186,7 @@ impl Chunk {
 
     /// The ids of the records, in order. The records themselves need not be there for that.
     pub fn ids(&self) -> impl Iterator<Item = RecordId> {
-        self.segments.iter().flat_map(|segment| {
-            let id = |index| RecordId::new(segment.page.partition().clone(), segment.page.head(index).position.clone());
-            segment.range.clone().map(id)
-        })
+        self.places().map(|(partition, head)| RecordId::new(partition.clone(), head.position.clone()))
     }
 
     /// When the records happened, in order. The records themselves need not be there for that.
@@ -199,7 +196,15 @@ impl Chunk {
 
     /// What the engine needs of each record.
     pub(crate) fn heads(&self) -> impl Iterator<Item = Head<'_>> + Clone {
-        self.segments.iter().flat_map(|segment| segment.range.clone().map(|index| segment.page.head(index)))
+        self.places().map(|(_, head)| head)
+    }
+
+    /// The same, each with its partition.
+    pub(crate) fn places(&self) -> impl Iterator<Item = (&Partition, Head<'_>)> + Clone {
+        self.segments.iter().flat_map(|segment| {
+            let page = segment.page.as_ref();
+            segment.range.clone().map(move |index| (page.partition(), page.head(index)))
+        })
     }
 
     /// The same of the records of one partition, each with the time at which its page was asked for.

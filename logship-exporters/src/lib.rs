@@ -98,6 +98,8 @@ mod sigv4;
 pub mod splunk;
 #[cfg(feature = "sqs")]
 pub mod sqs;
+#[cfg(any(feature = "file", feature = "_objects"))]
+mod written;
 
 use logship_core::Registry;
 

@@ -72,7 +72,13 @@ pub(super) fn courier(
         not_before: Mutex::new(None),
         paced_until: Mutex::new(None),
         circuit: Circuit::default(),
-        meter: Meter::new(&lane.id, lane.exporter.kind(), shipper.offset_key.as_str(), shipper.progress.board.clone()),
+        meter: Meter::new(
+            &lane.id,
+            lane.exporter.kind(),
+            shipper.offset_key.as_str(),
+            shipper.progress.board.clone(),
+            !shipper.is_plan,
+        ),
     }
 }
 
