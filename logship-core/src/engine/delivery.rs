@@ -209,6 +209,11 @@ impl Courier {
 
     /// The destination answered: each record has a fate.
     async fn settle(&self, part: Part, outcome: &Outcome, standing: &mut [Standing]) -> Result<Vec<Part>, Error> {
+        if outcome.is_all_accepted() && part.indexes.is_none() {
+            standing.fill(Standing::Finished);
+            self.count_accepted(&part.chunk, outcome);
+            return Ok(Vec::new());
+        }
         let mut refused: Vec<(usize, Rejection)> = Vec::new();
         let mut again: Vec<usize> = Vec::new();
         for position in 0..part.chunk.len() {
