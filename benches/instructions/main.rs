@@ -8,7 +8,12 @@ use std::hint::black_box;
 
 use logship::exporters::encode::Format;
 use logship::exporters::file::{FileConfig, FileExporter};
-use logship::{Chunk, Encoding, Exporter, LogRecord, Page, PageEnd, Partition};
+use logship::sources::memory::MemorySource;
+use logship::state::memory::MemoryOffsets;
+use logship::{
+    Capabilities, Chunk, CpuWork, Encoding, Exporter, Idempotency, Lane, LogRecord, LogShipper, Outcome, Page, PageEnd,
+    Partition, async_trait,
+};
 use logship_exporters::fuzzing::bulk_lines;
 use logship_sources::fuzzing::jsonl_page;
 
@@ -24,6 +29,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let records = page.records();
     let encoding = |format| FileExporter::new(FileConfig { format, ..FileConfig::default() }).encoding();
     let (json, ion) = (encoding(Format::Json).ok_or("no encoding")?, encoding(Format::Ion).ok_or("no encoding")?);
+    match stage.as_str() {
+        "lane" => return ship(records, times, 1),
+        "lanes" => return ship(records, times, 5),
+        _ => {}
+    }
     for _ in 0..times {
         match stage.as_str() {
             "parse" => assert_eq!(black_box(jsonl_page(lines.clone())).records().len(), RECORDS),
@@ -37,6 +47,42 @@ fn main() -> Result<(), Box<dyn Error>> {
             other => return Err(format!("no stage is called {other}").into()),
         }
     }
+    Ok(())
+}
+
+/// Takes everything at once.
+#[derive(Debug)]
+struct Null;
+
+#[async_trait]
+impl Exporter for Null {
+    fn kind(&self) -> &'static str {
+        "null"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::none().idempotency(Idempotency::PerRecord)
+    }
+
+    async fn export(&self, chunk: &Chunk) -> Result<Outcome, logship::Error> {
+        Ok(Outcome::all_accepted(chunk.len()))
+    }
+}
+
+/// The engine, with nothing to do but to read, cut and commit.
+fn ship(records: &[LogRecord], times: usize, lanes: usize) -> Result<(), Box<dyn Error>> {
+    let source = MemorySource::new();
+    for record in (0..times).flat_map(|_| records) {
+        source.push("counted", record.timestamp, |new| new.body = record.body.clone());
+    }
+    let offsets = MemoryOffsets::new();
+    let mut builder = LogShipper::builder(source).offsets(offsets).lookback(None).cpu_work(CpuWork::Inline);
+    for lane in 0..lanes {
+        builder = builder.lane(Lane::new(format!("lane{lane}"), Null));
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    let report = runtime.block_on(builder.build()?.run_once())?.require_complete()?;
+    assert!(report.lanes.iter().all(|lane| lane.accepted == (times * RECORDS) as u64), "{report}");
     Ok(())
 }
 
