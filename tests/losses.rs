@@ -437,3 +437,37 @@ async fn a_file_that_is_removed_after_it_was_shipped_stops_no_lane() {
     assert_eq!(report.lanes[0].accepted, 3);
     assert!(!matches!(report.lanes[0].status, LaneStatus::Stopped(_)), "{report}");
 }
+
+/// Refuses everything; as a dead letter, is away once, during which the run is told to stop.
+#[derive(Clone, Debug)]
+struct Letters {
+    stop: CancellationToken,
+    taken: Arc<AtomicU32>,
+}
+
+#[async_trait]
+impl Exporter for Letters {
+    fn kind(&self) -> &'static str {
+        "letters"
+    }
+    async fn export(&self, chunk: &Chunk) -> Result<Outcome, Error> {
+        if !self.stop.is_cancelled() {
+            self.stop.cancel();
+            return Err(Error::new(ErrorKind::Unavailable, "take letters", "away"));
+        }
+        self.taken.fetch_add(chunk.len() as u32, Ordering::Relaxed);
+        Ok(Outcome::all_accepted(chunk.len()))
+    }
+}
+
+/// A letter belongs to a chunk that is under way, and has the same grace.
+#[tokio::test(start_paused = true)]
+async fn p9_a_stop_waits_for_the_letters_of_what_is_under_way() {
+    let (store, exporter) = (MemoryOffsets::new(), told(Does::RefuseWhole(3)));
+    let letters = Letters { stop: CancellationToken::new(), taken: Arc::default() };
+    let lane = Lane::new("told", exporter.clone()).chunk(10).dead_letter(letters.clone());
+    let shipper = LogShipper::builder(records(10)).offsets(store.clone()).offset_key("key").lane(lane);
+    let shipper = shipper.lookback(None).cpu_work(CpuWork::Inline).build().unwrap();
+    let report = shipper.run_once_until(letters.stop.clone()).await.unwrap();
+    assert_eq!((letters.taken.load(Ordering::Relaxed), report.lanes[0].dead_lettered), (1, 1), "{report}");
+}

@@ -46,7 +46,9 @@ pub(super) fn courier(
         let mut lane = Lane::shared(format!("{}-dead-letter", lane.id), Arc::clone(exporter));
         lane.options.retry = options.retry;
         lane.options.attempt_timeout = options.attempt_timeout;
-        Box::new(DeadLetterBox { courier: courier(shipper, &lane, number, gauge, bodies, stop) })
+        // Letters are a part of a chunk that is under way, which is given its time when the run stops.
+        let never = CancellationToken::new();
+        Box::new(DeadLetterBox { courier: courier(shipper, &lane, number, gauge, bodies, &never) })
     });
     Courier {
         offset_key: Arc::from(shipper.offset_key.as_str()),

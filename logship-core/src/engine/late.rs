@@ -33,6 +33,8 @@ pub(crate) struct Watch {
     again: Option<Again>,
     /// When the stretch was last read again, to its end.
     ended: Option<Instant>,
+    /// It was said that more is shipped than can be remembered.
+    is_overfull: bool,
 }
 
 /// However short the overlap is, the lane gets on for so long before it reads it again.
@@ -54,7 +56,8 @@ impl Watch {
             return None;
         }
         let seen = stored.iter().flat_map(Window::ids).collect();
-        Some(Watch { remembers, window: stored, seen, passed_over: Vec::new(), again: None, ended: None })
+        let is_overfull = false;
+        Some(Watch { remembers, window: stored, seen, passed_over: Vec::new(), again: None, ended: None, is_overfull })
     }
 
     /// Whether it is time to read the stretch again, of what has been read up to `read_to`.
@@ -174,13 +177,16 @@ impl Watch {
             self.seen.extend(seen.ids.iter());
         }
         note.clone().apply(&mut self.window);
-        if self.seen.len() > Window::IDS_MAX {
-            tracing::warn!(
-                ids_max = Window::IDS_MAX,
-                overlap = ?self.remembers.overlap,
-                "more records are shipped within the overlap, or wait for their deletion, than are remembered; what \
-                 appears late behind the oldest of them is left to a reconciliation, and they are not deleted"
-            );
+        // What the window forgets goes here from time to time, and not with every chunk.
+        if self.seen.len() > Window::IDS_MAX + Window::IDS_MAX / 8 {
+            if !std::mem::replace(&mut self.is_overfull, true) {
+                tracing::warn!(
+                    ids_max = Window::IDS_MAX,
+                    overlap = ?self.remembers.overlap,
+                    "more records are shipped within the overlap, or wait for their deletion, than are remembered; what \
+                     appears late behind the oldest of them is left to a reconciliation, and they are not deleted"
+                );
+            }
             self.seen = self.window.iter().flat_map(Window::ids).collect();
         }
         note
