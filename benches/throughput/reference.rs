@@ -7,48 +7,13 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 
-use logship::{LogRecord, Value};
-use serde::Deserialize;
+use logship::Timestamp;
 
-use crate::scenario::{From, Packing, Scenario, To};
-use crate::shipping::{CHUNK, Prepared};
-
-/// A line, as slices of it where it has no escapes.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Row<'a> {
-    timestamp: &'a str,
-    level: &'a str,
-    #[serde(borrow)]
-    message: std::borrow::Cow<'a, str>,
-    tenant_id: &'a str,
-    namespace: &'a str,
-    flow_id: &'a str,
-    execution_id: &'a str,
-    task_id: &'a str,
-    task_run_id: &'a str,
-    attempt_number: i64,
-    thread: &'a str,
-    #[serde(borrow)]
-    host: Host<'a>,
-    #[serde(borrow)]
-    labels: Labels<'a>,
-    duration_ms: i64,
-}
-
-#[derive(Deserialize)]
-struct Host<'a> {
-    name: &'a str,
-    zone: &'a str,
-}
-
-#[derive(Deserialize)]
-struct Labels<'a> {
-    team: &'a str,
-    tier: &'a str,
-    cost: &'a str,
-    run: &'a str,
-}
+use crate::corpus::Corpus;
+use crate::row::{Row, Time};
+use crate::rows;
+use crate::scenario::{Packing, Scenario, To};
+use crate::shipping::CHUNK;
 
 /// Writes a string with the escapes that JSON needs.
 fn string(out: &mut Vec<u8>, text: &str) {
@@ -89,24 +54,46 @@ fn special(bytes: &[u8]) -> Option<usize> {
     bytes[at..].iter().position(|byte| *byte < 0x20 || matches!(byte, b'"' | b'\\')).map(|found| at + found)
 }
 
+/// Writes text as it is.
+fn raw(out: &mut Vec<u8>, text: &str) {
+    out.extend_from_slice(text.as_bytes());
+}
+
+fn int(out: &mut Vec<u8>, number: i64) {
+    raw(out, itoa::Buffer::new().format(number));
+}
+
+fn time(out: &mut Vec<u8>, time: Time<'_>) {
+    out.push(b'"');
+    match time {
+        Time::Text(text) => raw(out, text),
+        Time::Nanos(nanos) => Timestamp::from_nanos(nanos).write_rfc3339(out),
+    }
+    out.push(b'"');
+}
+
+/// The id of a record, as long as logship's.
+fn id(out: &mut Vec<u8>, number: u64) {
+    raw(out, "\"corpus.jsonl:");
+    int(out, 1_000_000_000_000_000 + number as i64);
+    out.push(b'"');
+}
+
 /// A bulk action and its document, as long as logship's.
-fn document(row: &Row<'_>, id: u64, out: &mut Vec<u8>) {
-    let mut digits = itoa::Buffer::new();
-    let id = digits.format(1_000_000_000_000_000 + id).to_owned();
-    let key = |key: &str, out: &mut Vec<u8>| out.extend_from_slice(key.as_bytes());
-    key("{\"create\":{\"_id\":\"corpus.jsonl:", out);
-    key(&id, out);
-    key("\"}}\n{\"@timestamp\":", out);
-    string(out, row.timestamp);
-    key(",\"message\":", out);
+fn document(row: &Row<'_>, number: u64, out: &mut Vec<u8>) {
+    raw(out, "{\"create\":{\"_id\":");
+    id(out, number);
+    raw(out, "}}\n{\"@timestamp\":");
+    time(out, row.timestamp);
+    raw(out, ",\"message\":");
     string(out, &row.message);
-    key(",\"event\":{\"id\":\"corpus.jsonl:", out);
-    key(&id, out);
-    key("\"},\"log\":{\"level\":", out);
+    raw(out, ",\"event\":{\"id\":");
+    id(out, number);
+    raw(out, "},\"log\":{\"level\":");
     string(out, row.level);
-    key("},\"process\":{\"thread\":{\"name\":", out);
+    raw(out, "},\"process\":{\"thread\":{\"name\":");
     string(out, row.thread);
-    key("}},\"labels\":{", out);
+    raw(out, "}},\"labels\":{");
     let labels = [
         ("\"tenantId\":", row.tenant_id),
         (",\"namespace\":", row.namespace),
@@ -122,61 +109,14 @@ fn document(row: &Row<'_>, id: u64, out: &mut Vec<u8>) {
         (",\"labels_run\":", row.labels.run),
     ];
     for (name, value) in labels {
-        key(name, out);
+        raw(out, name);
         string(out, value);
     }
     for (name, value) in [(",\"attemptNumber\":", row.attempt_number), (",\"durationMs\":", row.duration_ms)] {
-        key(name, out);
-        key(digits.format(value), out);
+        raw(out, name);
+        int(out, value);
     }
-    out.extend_from_slice(b"}}\n");
-}
-
-/// The same of a record in memory.
-fn document_of(record: &LogRecord, id: u64, out: &mut Vec<u8>) {
-    let mut digits = itoa::Buffer::new();
-    let id = digits.format(1_000_000_000_000_000 + id).to_owned();
-    out.extend_from_slice(b"{\"create\":{\"_id\":\"corpus.jsonl:");
-    out.extend_from_slice(id.as_bytes());
-    out.extend_from_slice(b"\"}}\n{\"@timestamp\":\"");
-    let nanos = record.timestamp.as_nanos();
-    out.extend_from_slice(b"2026-11-20T");
-    out.extend_from_slice(digits.format(nanos).as_bytes());
-    out.extend_from_slice(b"\",\"message\":");
-    string(out, record.body.as_str().unwrap_or_default());
-    out.extend_from_slice(b",\"event\":{\"id\":\"corpus.jsonl:");
-    out.extend_from_slice(id.as_bytes());
-    out.extend_from_slice(b"\"},\"log\":{\"level\":");
-    string(out, record.severity.name());
-    out.extend_from_slice(b"},\"labels\":{");
-    for (index, (name, value)) in record.attributes.iter().enumerate() {
-        if index > 0 {
-            out.push(b',');
-        }
-        plain(name, value, out);
-    }
-    out.extend_from_slice(b"}}\n");
-}
-
-fn plain(name: &str, value: &Value, out: &mut Vec<u8>) {
-    out.push(b'"');
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b"\":");
-    match value {
-        Value::String(text) => string(out, text),
-        Value::Int(number) => out.extend_from_slice(itoa::Buffer::new().format(*number).as_bytes()),
-        Value::Map(entries) => {
-            out.push(b'{');
-            for (index, (name, value)) in entries.iter().enumerate() {
-                if index > 0 {
-                    out.push(b',');
-                }
-                plain(name, value, out);
-            }
-            out.push(b'}');
-        }
-        _ => out.extend_from_slice(b"null"),
-    }
+    raw(out, "}}\n");
 }
 
 /// Packs a body into `packed`, and says which of the two is to be sent.
@@ -297,43 +237,19 @@ impl Bodies {
 /// Runs a scenario and says how many records there were. `begin` is called when everything is prepared.
 pub(crate) async fn run(
     scenario: Scenario,
-    corpus: &Path,
+    corpus: &Corpus,
     port: u16,
     dir: &Path,
     begin: impl FnOnce(),
 ) -> Result<u64, Box<dyn Error>> {
     let mut destinations = Destinations::open(scenario, port, dir)?;
     let mut bodies = Bodies::new(scenario);
-    if scenario.from == From::Memory {
-        let pages = Prepared::read(corpus).await?.0.into_records();
-        begin();
-        for record in pages.iter().flatten() {
-            let id = bodies.sent;
-            bodies.bodies.iter_mut().for_each(|body| document_of(record, id, body));
-            bodies.one_more(&mut destinations)?;
-        }
-    } else {
-        begin();
-        let mut file = File::open(corpus)?;
-        let (mut block, mut kept) = (vec![0; 1 << 20], 0);
-        loop {
-            let read = file.read(&mut block[kept..])?;
-            if read == 0 {
-                break;
-            }
-            let filled = kept + read;
-            let mut at = 0;
-            while let Some(len) = memchr::memchr(b'\n', &block[at..filled]) {
-                let row: Row<'_> = sonic_rs::from_slice(&block[at..at + len])?;
-                let id = bodies.sent;
-                bodies.bodies.iter_mut().for_each(|body| document(&row, id, body));
-                bodies.one_more(&mut destinations)?;
-                at += len + 1;
-            }
-            block.copy_within(at..filled, 0);
-            kept = filled - at;
-        }
-    }
+    rows::each(scenario.from, corpus, begin, |row| {
+        let number = bodies.sent;
+        bodies.bodies.iter_mut().for_each(|body| document(row, number, body));
+        bodies.one_more(&mut destinations)
+    })
+    .await?;
     bodies.flush(&mut destinations)?;
     Ok(bodies.sent)
 }

@@ -9,6 +9,8 @@ use logship::Compression;
 pub(crate) enum From {
     Jsonl,
     Memory,
+    Sqlite,
+    Postgres,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +52,12 @@ pub(crate) const SCENARIOS: &[(&str, Option<f64>)] = &[
     ("jsonl-ndjson-none-1", None),
     ("jsonl-file-none-1", None),
     ("jsonl-null-none-1", None),
+    ("sqlite-bulk-none-1", None),
+    ("sqlite-bulk-gzip1-1", None),
+    ("sqlite-null-none-1", None),
+    ("postgres-bulk-none-1", None),
+    ("postgres-bulk-gzip1-1", None),
+    ("postgres-null-none-1", None),
     ("memory-bulk-none-1", Some(0.70)),
     ("memory-bulk-gzip1-1", None),
     ("memory-null-none-1", None),
@@ -68,7 +76,8 @@ impl Packing {
     }
 }
 
-const FROM: [(&str, From); 2] = [("jsonl", From::Jsonl), ("memory", From::Memory)];
+const FROM: [(&str, From); 4] =
+    [("jsonl", From::Jsonl), ("memory", From::Memory), ("sqlite", From::Sqlite), ("postgres", From::Postgres)];
 const TO: [(&str, To); 5] =
     [("null", To::Null), ("file", To::File), ("bulk", To::Bulk), ("ndjson", To::Ndjson), ("three", To::Three)];
 const PACKING: [(&str, Packing); 4] =

@@ -11,13 +11,17 @@ use logship::exporters::encode::Format;
 use logship::exporters::file::{FileConfig, FileExporter};
 use logship::exporters::http::{Http, HttpConfig, HttpFormat};
 use logship::sources::jsonl::{JsonlConfig, JsonlFields, JsonlSource};
+use logship::sources::postgres::{PostgresConfig, PostgresSource, TimestampFormat};
+use logship::sources::sqlite::{SqliteConfig, SqliteSource};
 use logship::state::memory::MemoryOffsets;
 use logship::{
     BuildContext, Capabilities, Chunk, Error, Exporter, Idempotency, Lane, LogRecord, LogShipper, Outcome, Page,
     PageEnd, PageLimits, Partition, Query, Source, Start, async_trait,
 };
 
+use crate::corpus::Corpus;
 use crate::scenario::{From, Scenario, To};
+use crate::tables;
 
 /// As many records in a chunk as the peers were given.
 pub(crate) const CHUNK: usize = 5_000;
@@ -50,19 +54,18 @@ pub(crate) struct Prepared {
 
 impl Prepared {
     /// Reads the corpus.
-    pub(crate) async fn read(corpus: &Path) -> Result<(Self, u64), Error> {
-        let source = jsonl(corpus)?;
+    pub(crate) async fn read(lines: &Path) -> Result<Self, Error> {
+        let source = jsonl(lines)?;
         let partition = source.partitions().await?.remove(0);
         let limits = PageLimits { records_max: 1_000, bytes_max: 1 << 20, until: None };
-        let (mut start, mut pages, mut records) = (Start::Earliest, VecDeque::new(), 0);
+        let (mut start, mut pages) = (Start::Earliest, VecDeque::new());
         loop {
             let page = source.read(&partition, &start, &Query::all(), limits).await?;
-            records += page.records().len() as u64;
             let (next, end) = (page.next().cloned(), page.end());
             pages.push_back(page.records().to_vec());
             match next {
                 Some(next) if end == PageEnd::More => start = Start::After(next),
-                _ => return Ok((Prepared { partition, pages: Mutex::new(pages) }, records)),
+                _ => return Ok(Prepared { partition, pages: Mutex::new(pages) }),
             }
         }
     }
@@ -94,8 +97,18 @@ impl Source for Prepared {
     }
 }
 
-fn jsonl(corpus: &Path) -> Result<JsonlSource, Error> {
-    JsonlSource::new(JsonlConfig { paths: vec![corpus.to_owned()], fields: JsonlFields::default() })
+fn jsonl(lines: &Path) -> Result<JsonlSource, Error> {
+    JsonlSource::new(JsonlConfig { paths: vec![lines.to_owned()], fields: JsonlFields::default() })
+}
+
+fn sqlite(corpus: &Corpus) -> Result<SqliteSource, Error> {
+    SqliteSource::open(SqliteConfig { path: corpus.sqlite(), mapping: tables::mapping("logs", TimestampFormat::Text) })
+}
+
+fn postgres(corpus: &Corpus) -> Result<PostgresSource, Box<dyn StdError>> {
+    let mapping = tables::mapping(&corpus.postgres(), TimestampFormat::Native);
+    let config = PostgresConfig { mapping, ..PostgresConfig::new(tables::postgres_url()?.as_str()) };
+    Ok(PostgresSource::open(config, &BuildContext::default())?)
 }
 
 fn bulk(scenario: Scenario, port: u16) -> Result<Elasticsearch, Box<dyn StdError>> {
@@ -129,20 +142,19 @@ fn lanes(scenario: Scenario, port: u16, dir: &Path) -> Result<Vec<Lane>, Box<dyn
     Ok(lanes.into_iter().map(|lane| lane.chunk(CHUNK).attempt_timeout(Duration::from_secs(30))).collect())
 }
 
-/// Ships the corpus, and says how many records went to each lane and what that cost. What was prepared does not count.
-pub(crate) async fn ship(
+/// A shipper of the corpus, with everything prepared that does not count.
+pub(crate) async fn shipper(
     scenario: Scenario,
-    corpus: &Path,
+    corpus: &Corpus,
     port: u16,
     dir: &Path,
-    measured: impl AsyncFnOnce(LogShipper) -> Result<u64, Error>,
-) -> Result<(), Box<dyn StdError>> {
+) -> Result<LogShipper, Box<dyn StdError>> {
     let builder = match scenario.from {
-        From::Jsonl => LogShipper::builder(jsonl(corpus)?),
-        From::Memory => LogShipper::builder(Prepared::read(corpus).await?.0),
+        From::Jsonl => LogShipper::builder(jsonl(&corpus.lines())?),
+        From::Memory => LogShipper::builder(Prepared::read(&corpus.lines()).await?),
+        From::Sqlite => LogShipper::builder(sqlite(corpus)?),
+        From::Postgres => LogShipper::builder(postgres(corpus)?),
     };
     let builder = builder.offsets(MemoryOffsets::new()).lookback(None);
-    let shipper = lanes(scenario, port, dir)?.into_iter().fold(builder, |builder, lane| builder.lane(lane)).build()?;
-    measured(shipper).await?;
-    Ok(())
+    Ok(lanes(scenario, port, dir)?.into_iter().fold(builder, |builder, lane| builder.lane(lane)).build()?)
 }
