@@ -8,6 +8,9 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark says what it found")]
 
 mod corpus;
+mod destination;
+mod format;
+mod json;
 mod measure;
 mod receiver;
 mod reference;
@@ -78,7 +81,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut all = Vec::new();
     println!("{}", Measured::HEAD);
     for (scenario, least) in scenarios {
-        let measured = measure::measure(scenario, least, &corpus, receiver.port, arguments.runs)?;
+        let measured = measure::measure(scenario, least, &corpus, &receiver, arguments.runs)?;
         println!("{measured}");
         all.push(measured);
     }
@@ -102,7 +105,7 @@ fn chosen(only: &[String]) -> Result<Vec<(Scenario, Option<f64>)>, String> {
     }
     for name in only {
         match name.parse() {
-            Ok(scenario) if chosen.iter().all(|(known, _)| *known != scenario) => chosen.push((scenario, None)),
+            Ok(scenario) if chosen.iter().all(|(known, _)| known.to_string() != *name) => chosen.push((scenario, None)),
             Err(error) if SCENARIOS.iter().all(|(known, _)| !known.contains(name.as_str())) => return Err(error),
             _ => {}
         }

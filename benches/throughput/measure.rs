@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
@@ -11,7 +11,8 @@ use nix::sys::time::TimeValLike;
 use serde::{Deserialize, Serialize};
 
 use crate::corpus::Corpus;
-use crate::scenario::{Scenario, To};
+use crate::receiver::Receiver;
+use crate::scenario::{Limit, Packing, Scenario};
 use crate::{reference, shipping};
 
 /// What one process measured.
@@ -23,6 +24,9 @@ pub(crate) struct Cost {
     /// The most that was ever resident, what was prepared included.
     pub(crate) rss_kib: i64,
     pub(crate) allocations: u64,
+    /// Of the bodies that were sent or written, packed as they were.
+    #[serde(default)]
+    pub(crate) bytes: u64,
 }
 
 impl Cost {
@@ -53,7 +57,7 @@ impl Meter {
         let rss_kib = getrusage(UsageWho::RUSAGE_SELF)?.max_rss();
         let report = self.session.to_report();
         let allocations = report.operations().map(|(_, counted)| counted.total_allocations_count()).sum();
-        Ok(Cost { records, cpu_secs, wall_secs, rss_kib, allocations })
+        Ok(Cost { records, cpu_secs, wall_secs, rss_kib, allocations, bytes: 0 })
     }
 }
 
@@ -99,20 +103,34 @@ impl Child {
     }
 
     /// Measures, in a process of its own.
-    fn spawn(&self) -> Result<Cost, Box<dyn Error>> {
+    fn spawn(&self, receiver: &Receiver) -> Result<Cost, Box<dyn Error>> {
         std::fs::remove_dir_all(&self.dir).ok();
         std::fs::create_dir_all(&self.dir)?;
+        receiver.taken()?;
         let mut command = Command::new(std::env::current_exe()?);
         let output = command.args(["--child", &serde_json::to_string(self)?]).output()?;
         if !output.status.success() {
             return Err(format!("{} failed: {}", self.scenario, String::from_utf8_lossy(&output.stderr)).into());
         }
-        let cost: Cost = serde_json::from_slice(&output.stdout)?;
-        if cost.records != self.corpus.records {
-            return Err(format!("{} had {} of {} records", self.scenario, cost.records, self.corpus.records).into());
+        let mut cost: Cost = serde_json::from_slice(&output.stdout)?;
+        cost.bytes = receiver.taken()?.bytes + written(&self.dir)?;
+        let is_memory = self.scenario.starts_with("memory");
+        let there = if is_memory { self.corpus.records.min(shipping::IN_MEMORY_MAX) } else { self.corpus.records };
+        if cost.records != there {
+            return Err(format!("{} had {} of {there} records", self.scenario, cost.records).into());
         }
         Ok(cost)
     }
+}
+
+/// The bytes of all files in a folder.
+fn written(dir: &Path) -> std::io::Result<u64> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        bytes += if entry.file_type()?.is_dir() { written(&entry.path())? } else { entry.metadata()?.len() };
+    }
+    Ok(bytes)
 }
 
 /// A scenario beside its limit.
@@ -130,12 +148,12 @@ pub(crate) fn measure(
     scenario: Scenario,
     least: Option<f64>,
     corpus: &Corpus,
-    port: u16,
+    receiver: &Receiver,
     runs: usize,
 ) -> Result<Measured, Box<dyn Error>> {
-    let child = |is_reference| {
+    let child = |scenario: Scenario, is_reference| {
         let (corpus, dir) = (corpus.clone(), corpus.dir.join("out"));
-        Child { scenario: scenario.to_string(), is_reference, corpus, port, dir }
+        Child { scenario: scenario.to_string(), is_reference, corpus, port: receiver.port, dir }
     };
     let (mut logship, mut reference): (Option<Cost>, Option<Cost>) = (None, None);
     let keep = |best: &mut Option<Cost>, cost: Cost| {
@@ -144,19 +162,36 @@ pub(crate) fn measure(
         }
     };
     for _ in 0..runs {
-        keep(&mut logship, child(false).spawn()?);
-        if scenario.to != To::Null {
-            keep(&mut reference, child(true).spawn()?);
+        keep(&mut logship, child(scenario, false).spawn(receiver)?);
+        match scenario.limit() {
+            Some(Limit::Loop) => keep(&mut reference, child(scenario, true).spawn(receiver)?),
+            Some(Limit::Scenario(limit)) => keep(&mut reference, child(limit, false).spawn(receiver)?),
+            None => {}
         }
     }
     let logship = logship.ok_or("nothing was measured")?;
+    if let Some(reference) = &reference {
+        same_work(scenario, &logship, reference)?;
+    }
     let ratio = reference.as_ref().map(|reference| logship.rate() / reference.rate());
     Ok(Measured { scenario: scenario.to_string(), logship, reference, ratio, least })
 }
 
+/// Says so where the two did not write the same: a limit of other work is none.
+fn same_work(scenario: Scenario, logship: &Cost, reference: &Cost) -> Result<(), String> {
+    let (one, other) = (logship.bytes as f64, reference.bytes as f64);
+    let is_same = if scenario.packing == Packing::None { (one - other).abs() <= one * 0.01 } else { one > 0.0 };
+    let (one, other) = (one / logship.records as f64, other / reference.records as f64);
+    if is_same {
+        Ok(())
+    } else {
+        Err(format!("{scenario}: logship wrote {one:.1} bytes a record, its limit {other:.1}"))
+    }
+}
+
 impl Measured {
-    pub(crate) const HEAD: &'static str = "scenario               | records per CPU-second     | ratio least | rec/s wall | peak RSS MiB | allocations/record
-                       |      logship   reference |             |    logship | logship  ref | logship  reference";
+    pub(crate) const HEAD: &'static str = "scenario                 | records per CPU-second     | ratio least | rec/s wall | peak RSS MiB | allocations/record
+                         |      logship   reference |             |    logship | logship  ref | logship  reference";
 
     pub(crate) fn name(&self) -> &str {
         &self.scenario
@@ -177,7 +212,7 @@ impl fmt::Display for Measured {
         let allocations = |cost: &Cost| cost.allocations as f64 / cost.records as f64;
         write!(
             f,
-            "{:22} | {:>12} {:>11} | {:>5} {:>5} | {:>10.0} | {:>7} {:>4} | {:>7} {:>10}",
+            "{:24} | {:>12} {:>11} | {:>5} {:>5} | {:>10.0} | {:>7} {:>4} | {:>7} {:>10}",
             self.scenario,
             or_dash(logship.map(Cost::rate), 0),
             or_dash(reference.map(Cost::rate), 0),

@@ -23,6 +23,14 @@ impl<'a> std::convert::From<&'a str> for Time<'a> {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Row<'a> {
+    /// What stands before the number in its id, as JSON has it.
+    #[serde(skip)]
+    pub(crate) id_prefix: &'a str,
+    #[serde(skip)]
+    pub(crate) number: u64,
+    /// Whether host and labels are attributes each by itself, as they are columns.
+    #[serde(skip)]
+    pub(crate) is_flat: bool,
     #[serde(borrow)]
     pub(crate) timestamp: Time<'a>,
     pub(crate) level: &'a str,
@@ -59,15 +67,18 @@ pub(crate) struct Labels<'a> {
 
 impl<'a> Row<'a> {
     /// The row that a record of the corpus was made of, by the places of its attributes.
-    pub(crate) fn of(record: &'a LogRecord) -> Self {
+    pub(crate) fn of(record: &'a LogRecord, id_prefix: &'a str, number: u64) -> Self {
         let value = |at: usize| record.attributes.get(at).map_or(&Value::Null, |(_, value)| value);
         let text = |at: usize| value(at).as_str().unwrap_or_default();
-        let number = |at: usize| if let Value::Int(number) = value(at) { *number } else { 0 };
+        let int = |at: usize| if let Value::Int(number) = value(at) { *number } else { 0 };
         let inside = |at: usize, place: usize| match value(at) {
             Value::Map(entries) => entries.get(place).and_then(|(_, value)| value.as_str()).unwrap_or_default(),
             _ => "",
         };
         Row {
+            id_prefix,
+            number,
+            is_flat: false,
             timestamp: Time::Nanos(record.timestamp.as_nanos()),
             level: record.severity.name(),
             message: Cow::Borrowed(record.body.as_str().unwrap_or_default()),
@@ -77,11 +88,11 @@ impl<'a> Row<'a> {
             execution_id: text(3),
             task_id: text(4),
             task_run_id: text(5),
-            attempt_number: number(6),
+            attempt_number: int(6),
             thread: text(7),
             host: Host { name: inside(8, 0), zone: inside(8, 1) },
             labels: Labels { team: inside(9, 0), tier: inside(9, 1), cost: inside(9, 2), run: inside(9, 3) },
-            duration_ms: number(10),
+            duration_ms: int(10),
         }
     }
 

@@ -1,10 +1,12 @@
 //! Where the reference loops read from: a file in large blocks, records in memory, tables by keyset pages.
 
 use std::error::Error;
+use std::fmt::Write;
 use std::fs::File;
 use std::io::Read;
+use std::path::Path;
 
-use logship::Timestamp;
+use logship::{LogRecord, Timestamp};
 use sqlx::postgres::PgRow;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row as _, SqliteConnection};
@@ -28,12 +30,13 @@ pub(crate) async fn each(
     match from {
         From::Jsonl => {
             begin();
-            lines(File::open(corpus.lines())?, take)
+            lines(&corpus.lines(), take)
         }
-        From::Memory => {
-            let pages = Prepared::read(&corpus.lines()).await?.into_records();
+        From::Memory(partitions) => {
+            let pages: Vec<Vec<LogRecord>> = Prepared::read(corpus, partitions).await?.into_records().collect();
             begin();
-            Ok(pages.iter().flatten().try_for_each(|record| take(&Row::of(record)))?)
+            let mut records = pages.iter().flatten().zip(0..);
+            Ok(records.try_for_each(|(record, number)| take(&Row::of(record, "part00000:", number)))?)
         }
         From::Sqlite => {
             let options = sqlx::sqlite::SqliteConnectOptions::new().filename(corpus.sqlite()).read_only(true);
@@ -49,8 +52,10 @@ pub(crate) async fn each(
     }
 }
 
-fn lines(mut file: File, mut take: impl FnMut(&Row<'_>) -> std::io::Result<()>) -> Result<(), Box<dyn Error>> {
-    let (mut block, mut kept) = (vec![0; 1 << 20], 0);
+fn lines(path: &Path, mut take: impl FnMut(&Row<'_>) -> std::io::Result<()>) -> Result<(), Box<dyn Error>> {
+    let mut file = File::open(path)?;
+    let id_prefix = format!("{}:", path.display());
+    let (mut block, mut kept, mut number) = (vec![0; 1 << 20], 0, 0);
     loop {
         let read = file.read(&mut block[kept..])?;
         if read == 0 {
@@ -59,8 +64,9 @@ fn lines(mut file: File, mut take: impl FnMut(&Row<'_>) -> std::io::Result<()>) 
         let filled = kept + read;
         let mut at = 0;
         while let Some(len) = memchr::memchr(b'\n', &block[at..filled]) {
-            take(&sonic_rs::from_slice(&block[at..at + len])?)?;
-            at += len + 1;
+            let row = sonic_rs::from_slice(&block[at..at + len])?;
+            take(&Row { id_prefix: &id_prefix, number, ..row })?;
+            (at, number) = (at + len + 1, number + 1);
         }
         block.copy_within(at..filled, 0);
         kept = filled - at;
@@ -72,13 +78,16 @@ async fn sqlite(
     mut take: impl FnMut(&Row<'_>) -> std::io::Result<()>,
 ) -> Result<(), Box<dyn Error>> {
     let sql = tables::page_sql("logs", "$1", PAGE);
-    let (mut time, mut id) = (String::new(), -1_i64);
+    let (mut time, mut id, mut id_prefix) = (String::new(), -1_i64, String::new());
     loop {
         let statement = sqlx::query(AssertSqlSafe(sql.as_str())).bind(&time).bind(id);
         let rows: Vec<SqliteRow> = statement.fetch_all(&mut *connection).await?;
         for row in &rows {
-            let (text, number) = (|at: usize| row.try_get(at), |at: usize| row.try_get(at));
-            take(&of_columns(Time::Text(text(1)?), text, number)?)?;
+            let (time, number): (&str, i64) = (row.try_get(1)?, row.try_get(0)?);
+            id_prefix.clear();
+            write!(id_prefix, "logs:/{time}\\t")?;
+            let row = of_columns(Time::Text(time), |at| row.try_get(at), |at| row.try_get(at))?;
+            take(&Row { id_prefix: &id_prefix, number: number as u64, ..row })?;
         }
         match rows.last() {
             Some(last) if rows.len() == PAGE => (id, time) = (last.try_get(0)?, last.try_get(1)?),
@@ -93,13 +102,16 @@ async fn postgres(
     mut take: impl FnMut(&Row<'_>) -> std::io::Result<()>,
 ) -> Result<(), Box<dyn Error>> {
     let sql = tables::page_sql(table, "$1::timestamptz", PAGE);
-    let (mut time, mut id) = (Timestamp::from_secs(0), -1_i64);
+    let (mut time, mut id, mut id_prefix) = (Timestamp::from_secs(0), -1_i64, String::new());
     loop {
         let statement = sqlx::query(AssertSqlSafe(sql.as_str())).bind(time.to_string()).bind(id);
         let rows: Vec<PgRow> = statement.fetch_all(&mut *connection).await?;
         for row in &rows {
-            let (text, number) = (|at: usize| row.try_get(at), |at: usize| row.try_get(at));
-            take(&of_columns(Time::Nanos(nanos(row)?), text, number)?)?;
+            let (nanos, number): (i64, i64) = (nanos(row)?, row.try_get(0)?);
+            id_prefix.clear();
+            write!(id_prefix, "{table}:{:020}/", nanos / 1_000)?;
+            let row = of_columns(Time::Nanos(nanos), |at| row.try_get(at), |at| row.try_get(at))?;
+            take(&Row { id_prefix: &id_prefix, number: number as u64, ..row })?;
         }
         match rows.last() {
             Some(last) if rows.len() == PAGE => (id, time) = (last.try_get(0)?, Timestamp::from_nanos(nanos(last)?)),
@@ -122,6 +134,9 @@ fn of_columns<'a>(
     number: impl Fn(usize) -> Result<i64, sqlx::Error>,
 ) -> Result<Row<'a>, sqlx::Error> {
     Ok(Row {
+        id_prefix: "",
+        number: 0,
+        is_flat: true,
         timestamp,
         level: text(2)?,
         message: text(3)?.into(),
