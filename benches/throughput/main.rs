@@ -11,6 +11,7 @@ mod corpus;
 mod destination;
 mod format;
 mod json;
+mod latency;
 mod measure;
 mod receiver;
 mod reference;
@@ -24,8 +25,10 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
+use serde::{Deserialize, Serialize};
 
 use crate::corpus::Corpus;
+use crate::latency::{LATENCIES, Latency};
 use crate::measure::{Child, Measured};
 use crate::receiver::Receiver;
 use crate::scenario::{From, SCENARIOS, Scenario};
@@ -62,6 +65,9 @@ struct Arguments {
     /// Runs one scenario, as JSON, instead.
     #[arg(long, hide = true)]
     child: Option<String>,
+    /// Times records instead.
+    #[arg(long, hide = true)]
+    latency_child: Option<String>,
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -72,27 +78,56 @@ fn main() -> Result<(), Box<dyn Error>> {
     if let Some(child) = &arguments.child {
         return serde_json::from_str::<Child>(child)?.run();
     }
+    if let Some(child) = &arguments.latency_child {
+        return serde_json::from_str::<latency::Child>(child)?.run();
+    }
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let results = measured(&arguments, dir)?;
+    let json = arguments.json.unwrap_or_else(|| dir.join("throughput.json"));
+    std::fs::write(&json, serde_json::to_vec_pretty(&results)?)?;
+    println!("\nresults: {}", json.display());
+    let short: Vec<&str> =
+        results.throughput.iter().filter(|one| one.is_short()).map(|one| one.scenario.as_str()).collect();
+    if arguments.require && !short.is_empty() {
+        return Err(format!("less than their share: {}", short.join(", ")).into());
+    }
+    Ok(())
+}
+
+/// What was found out.
+#[derive(Debug, Default, Deserialize, Serialize)]
+struct Results {
+    throughput: Vec<Measured>,
+    latency: Vec<Latency>,
+}
+
+fn measured(arguments: &Arguments, dir: &Path) -> Result<Results, Box<dyn Error>> {
     let corpus = Corpus { dir: dir.join("throughput"), records: arguments.records };
     std::fs::create_dir_all(&corpus.dir)?;
     let scenarios = chosen(&arguments.only)?;
     prepare(&corpus, &scenarios)?;
     let receiver = Receiver::start()?;
-    let mut all = Vec::new();
-    println!("{}", Measured::HEAD);
+    let mut results = Results::default();
+    if !scenarios.is_empty() {
+        println!("{}", Measured::HEAD);
+    }
     for (scenario, least) in scenarios {
         let measured = measure::measure(scenario, least, &corpus, &receiver, arguments.runs)?;
         println!("{measured}");
-        all.push(measured);
+        results.throughput.push(measured);
     }
-    let json = arguments.json.unwrap_or_else(|| dir.join("throughput.json"));
-    std::fs::write(&json, serde_json::to_vec_pretty(&all)?)?;
-    println!("results: {}", json.display());
-    let short: Vec<&str> = all.iter().filter(|measured| measured.is_short()).map(Measured::name).collect();
-    if arguments.require && !short.is_empty() {
-        return Err(format!("less than their share: {}", short.join(", ")).into());
+    let is_chosen =
+        |name: &str| arguments.only.is_empty() || arguments.only.iter().any(|part| name.contains(part.as_str()));
+    let latencies: Vec<&str> = LATENCIES.into_iter().filter(|name| is_chosen(name)).collect();
+    if !latencies.is_empty() {
+        println!("{}", Latency::HEAD);
     }
-    Ok(())
+    for name in latencies {
+        let latency = latency::measure(name, &corpus.dir.join("out"), &receiver)?;
+        println!("{latency}");
+        results.latency.push(latency);
+    }
+    Ok(results)
 }
 
 /// What is to be measured, with the share it must have.
@@ -103,10 +138,11 @@ fn chosen(only: &[String]) -> Result<Vec<(Scenario, Option<f64>)>, String> {
             chosen.push((name.parse::<Scenario>()?, *least));
         }
     }
+    let names = || SCENARIOS.iter().map(|(name, _)| *name).chain(LATENCIES);
     for name in only {
         match name.parse() {
             Ok(scenario) if chosen.iter().all(|(known, _)| known.to_string() != *name) => chosen.push((scenario, None)),
-            Err(error) if SCENARIOS.iter().all(|(known, _)| !known.contains(name.as_str())) => return Err(error),
+            Err(error) if names().all(|known| !known.contains(name.as_str())) => return Err(error),
             _ => {}
         }
     }

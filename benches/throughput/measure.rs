@@ -193,10 +193,6 @@ impl Measured {
     pub(crate) const HEAD: &'static str = "scenario                 | records per CPU-second     | ratio least | rec/s wall | peak RSS MiB | allocations/record
                          |      logship   reference |             |    logship | logship  ref | logship  reference";
 
-    pub(crate) fn name(&self) -> &str {
-        &self.scenario
-    }
-
     /// Whether it has less than it must.
     pub(crate) fn is_short(&self) -> bool {
         self.ratio.zip(self.least).is_some_and(|(ratio, least)| ratio < least)
