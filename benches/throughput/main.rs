@@ -13,6 +13,7 @@ mod format;
 mod json;
 mod latency;
 mod measure;
+mod plot;
 mod receiver;
 mod reference;
 mod row;
@@ -53,6 +54,12 @@ struct Arguments {
     /// Where the results go. Default: `target/tmp/throughput.json`.
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Draws the results, as SVG.
+    #[arg(long)]
+    plot: Option<PathBuf>,
+    /// Takes results from here instead of measuring.
+    #[arg(long)]
+    results: Option<PathBuf>,
     /// Fails where a scenario has less than its share of the reference loop's rate.
     #[arg(long)]
     require: bool,
@@ -82,10 +89,19 @@ fn main() -> Result<(), Box<dyn Error>> {
         return serde_json::from_str::<latency::Child>(child)?.run();
     }
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let results = measured(&arguments, dir)?;
-    let json = arguments.json.unwrap_or_else(|| dir.join("throughput.json"));
-    std::fs::write(&json, serde_json::to_vec_pretty(&results)?)?;
-    println!("\nresults: {}", json.display());
+    let results = match &arguments.results {
+        Some(file) => serde_json::from_slice(&std::fs::read(file)?)?,
+        None => {
+            let results = measured(&arguments, dir)?;
+            let json = arguments.json.unwrap_or_else(|| dir.join("throughput.json"));
+            std::fs::write(&json, serde_json::to_vec_pretty(&results)?)?;
+            println!("results: {}", json.display());
+            results
+        }
+    };
+    if let Some(file) = &arguments.plot {
+        std::fs::write(file, plot::svg(&results)?)?;
+    }
     let short: Vec<&str> =
         results.throughput.iter().filter(|one| one.is_short()).map(|one| one.scenario.as_str()).collect();
     if arguments.require && !short.is_empty() {

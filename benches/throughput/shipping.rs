@@ -140,11 +140,11 @@ impl Clock for ThatDay {
 /// 2026-11-20 06:00 UTC, behind the last of ten million records.
 const END_OF_CORPUS_SECS: i64 = 1_795_154_400;
 
-fn jsonl(lines: &Path) -> Result<JsonlSource, Error> {
+pub(crate) fn jsonl(lines: &Path) -> Result<JsonlSource, Error> {
     JsonlSource::new(JsonlConfig { paths: vec![lines.to_owned()], fields: JsonlFields::default() })
 }
 
-fn sqlite(corpus: &Corpus) -> Result<SqliteSource, Error> {
+pub(crate) fn sqlite(corpus: &Corpus) -> Result<SqliteSource, Error> {
     SqliteSource::open(SqliteConfig { path: corpus.sqlite(), mapping: tables::mapping("logs", TimestampFormat::Text) })
 }
 
