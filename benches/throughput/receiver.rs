@@ -111,9 +111,10 @@ fn connection(stream: TcpStream, taken: &Mutex<Taken>) -> std::io::Result<()> {
         let (status, headers, said) = answer(path, unpacked(&body, &encoding)?.as_ref(), taken)?;
         let length = said.len();
         let head = format!("HTTP/1.1 {status}\r\n{headers}content-length: {length}\r\n\r\n");
+        // Held while it is answered, so that whoever has the answer finds the body counted.
+        let mut taken = taken.lock().unwrap_or_else(PoisonError::into_inner);
         writer.write_all(head.as_bytes())?;
         writer.write_all(said.as_bytes())?;
-        let mut taken = taken.lock().unwrap_or_else(PoisonError::into_inner);
         taken.bytes += body.len() as u64;
         if path.strip_prefix('/').is_some_and(|path| path.starts_with(TIMED_INDEX)) {
             time(&body, &mut taken.micros);

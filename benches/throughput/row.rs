@@ -67,7 +67,7 @@ pub(crate) struct Labels<'a> {
 
 impl<'a> Row<'a> {
     /// The row that a record of the corpus was made of, by the places of its attributes.
-    pub(crate) fn of(record: &'a LogRecord, id_prefix: &'a str, number: u64) -> Self {
+    pub(crate) fn of(record: &'a LogRecord, id_prefix: &'a str) -> Self {
         let value = |at: usize| record.attributes.get(at).map_or(&Value::Null, |(_, value)| value);
         let text = |at: usize| value(at).as_str().unwrap_or_default();
         let int = |at: usize| if let Value::Int(number) = value(at) { *number } else { 0 };
@@ -77,7 +77,7 @@ impl<'a> Row<'a> {
         };
         Row {
             id_prefix,
-            number,
+            number: record.id.position().as_number().cast_unsigned(),
             is_flat: false,
             timestamp: Time::Nanos(record.timestamp.as_nanos()),
             level: record.severity.name(),

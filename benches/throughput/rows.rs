@@ -35,8 +35,7 @@ pub(crate) async fn each(
         From::Memory(partitions) => {
             let pages: Vec<Vec<LogRecord>> = Prepared::read(corpus, partitions).await?.into_records().collect();
             begin();
-            let mut records = pages.iter().flatten().zip(0..);
-            Ok(records.try_for_each(|(record, number)| take(&Row::of(record, "part00000:", number)))?)
+            Ok(pages.iter().flatten().try_for_each(|record| take(&Row::of(record, "part00000:")))?)
         }
         From::Sqlite => {
             let options = sqlx::sqlite::SqliteConnectOptions::new().filename(corpus.sqlite()).read_only(true);
@@ -55,6 +54,7 @@ pub(crate) async fn each(
 fn lines(path: &Path, mut take: impl FnMut(&Row<'_>) -> std::io::Result<()>) -> Result<(), Box<dyn Error>> {
     let mut file = File::open(path)?;
     let id_prefix = format!("{}:", path.display());
+    // As in logship's ids: where the line ends.
     let (mut block, mut kept, mut number) = (vec![0; 1 << 20], 0, 0);
     loop {
         let read = file.read(&mut block[kept..])?;
@@ -65,8 +65,8 @@ fn lines(path: &Path, mut take: impl FnMut(&Row<'_>) -> std::io::Result<()>) -> 
         let mut at = 0;
         while let Some(len) = memchr::memchr(b'\n', &block[at..filled]) {
             let row = sonic_rs::from_slice(&block[at..at + len])?;
+            (at, number) = (at + len + 1, number + len as u64 + 1);
             take(&Row { id_prefix: &id_prefix, number, ..row })?;
-            (at, number) = (at + len + 1, number + 1);
         }
         block.copy_within(at..filled, 0);
         kept = filled - at;
