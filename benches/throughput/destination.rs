@@ -78,6 +78,20 @@ const LINES: Destination = Destination {
     finish: |_| {},
 };
 
+/// What SQS says of ten messages.
+const SENT: &str = r#"{"Successful":[
+    {"Id":"0","MessageId":"m","MD5OfMessageBody":"d"},
+    {"Id":"1","MessageId":"m","MD5OfMessageBody":"d"},
+    {"Id":"2","MessageId":"m","MD5OfMessageBody":"d"},
+    {"Id":"3","MessageId":"m","MD5OfMessageBody":"d"},
+    {"Id":"4","MessageId":"m","MD5OfMessageBody":"d"},
+    {"Id":"5","MessageId":"m","MD5OfMessageBody":"d"},
+    {"Id":"6","MessageId":"m","MD5OfMessageBody":"d"},
+    {"Id":"7","MessageId":"m","MD5OfMessageBody":"d"},
+    {"Id":"8","MessageId":"m","MD5OfMessageBody":"d"},
+    {"Id":"9","MessageId":"m","MD5OfMessageBody":"d"}
+]}"#;
+
 /// Files, and those that speak HTTP, in the words of their documents.
 pub(crate) const DESTINATIONS: &[Destination] = &[
     LINES,
@@ -208,6 +222,38 @@ pub(crate) const DESTINATIONS: &[Destination] = &[
         answer: Answer::Same("200 OK", "etag: \"1\"\r\n", ""),
         write: format::file,
         ..LINES
+    },
+    Destination {
+        name: "gcs",
+        kind: "gcs",
+        config: r#"{"bucket": "google", "endpoint": "URL", "credentials": "none"}"#,
+        path: "/google/",
+        answer: Answer::Same("200 OK", "etag: \"1\"\r\nx-goog-generation: 1\r\n", ""),
+        write: format::file,
+        ..LINES
+    },
+    Destination {
+        name: "azureblob",
+        kind: "azure_blob",
+        config: r#"{"container": "azure", "account": "account", "endpoint": "URL", "account_key": "a2V5"}"#,
+        path: "/azure/",
+        answer: Answer::Same("201 Created", "etag: \"1\"\r\n", ""),
+        write: format::file,
+        ..LINES
+    },
+    Destination {
+        name: "sqs",
+        kind: "sqs",
+        config: r#"{"queue_url": "http://queue/q", "aws": {"region": "eu-west-1", "endpoint": "URL/sqs", "credentials":
+            {"static": {"access_key_id": "id", "secret_access_key": "key"}}}}"#,
+        packs: false,
+        chunk: 10,
+        path: "/sqs",
+        answer: Answer::Same("200 OK", "content-type: application/x-amz-json-1.0\r\n", SENT),
+        write: format::sqs,
+        begin: br#"{"QueueUrl":"http://queue/q","Entries":["#,
+        separator: b",",
+        finish: |body| body.extend_from_slice(b"]}"),
     },
     Destination {
         name: "cloudwatch",

@@ -269,6 +269,13 @@ pub(crate) fn cloudwatch(row: &Row<'_>, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
+/// A message. Each of the ten of a request has a number of one digit.
+pub(crate) fn sqs(row: &Row<'_>, out: &mut Vec<u8>) {
+    raw(out, "{\"Id\":\"0\",\"MessageBody\":");
+    quoted(out, |out| object(row, out));
+    out.push(b'}');
+}
+
 /// OTLP's protobuf.
 pub(crate) mod otlp {
     use super::{Row, padded, raw, severity};
