@@ -59,6 +59,13 @@ fn labels(out: &mut Vec<u8>, row: &Row<'_>) {
     out.push(b'}');
 }
 
+/// Host and labels of a table, where each is a column.
+fn flat(out: &mut Vec<u8>, row: &Row<'_>) {
+    texts(out, &[(",\"host_name\":", row.host.name), (",\"host_zone\":", row.host.zone)]);
+    texts(out, &[(",\"labels_team\":", row.labels.team), (",\"labels_tier\":", row.labels.tier)]);
+    texts(out, &[(",\"labels_cost\":", row.labels.cost), (",\"labels_run\":", row.labels.run)]);
+}
+
 /// What a row belongs to: the members that every form has, behind the brace before them.
 fn origin(out: &mut Vec<u8>, row: &Row<'_>) {
     texts(out, &[("\"tenantId\":", row.tenant_id), (",\"namespace\":", row.namespace), (",\"flowId\":", row.flow_id)]);
@@ -72,10 +79,14 @@ fn attributes(out: &mut Vec<u8>, row: &Row<'_>) {
     origin(out, row);
     int(out, row.attempt_number);
     texts(out, &[(",\"thread\":", row.thread)]);
-    raw(out, ",\"host\":");
-    host(out, row);
-    raw(out, ",\"labels\":");
-    labels(out, row);
+    if row.is_flat {
+        flat(out, row);
+    } else {
+        raw(out, ",\"host\":");
+        host(out, row);
+        raw(out, ",\"labels\":");
+        labels(out, row);
+    }
     raw(out, ",\"durationMs\":");
     int(out, row.duration_ms);
 }
@@ -132,12 +143,11 @@ pub(crate) fn bulk(row: &Row<'_>, out: &mut Vec<u8>) {
     origin(out, row);
     out.push(b'"');
     int(out, row.attempt_number);
+    out.push(b'"');
     if row.is_flat {
-        texts(out, &[("\",\"host_name\":", row.host.name), (",\"host_zone\":", row.host.zone)]);
-        texts(out, &[(",\"labels_team\":", row.labels.team), (",\"labels_tier\":", row.labels.tier)]);
-        texts(out, &[(",\"labels_cost\":", row.labels.cost), (",\"labels_run\":", row.labels.run)]);
+        flat(out, row);
     } else {
-        raw(out, "\",\"host\":");
+        raw(out, ",\"host\":");
         quoted(out, |out| host(out, row));
         raw(out, ",\"labels\":");
         quoted(out, |out| labels(out, row));

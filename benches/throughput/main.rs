@@ -1,9 +1,7 @@
 //! What whole runs cost: records in a second of CPU, each scenario in a process of its own beside its reference loop,
 //! against a receiver in a third one.
 //!
-//! ```text
-//! cargo bench --bench throughput -- [--records N] [--only TEXT]... [--json FILE] [--require]
-//! ```
+//! `cargo bench --bench throughput -- --help` says what can be asked for.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark says what it found")]
 
@@ -45,7 +43,7 @@ struct Arguments {
     /// Lines of the corpus.
     #[arg(long, default_value_t = 1_000_000)]
     records: u64,
-    /// Only scenarios whose names have this in them, and those of this name whether they are measured by default or not.
+    /// Only the scenario of this name, measured by default or not, or all that have this in their names.
     #[arg(long)]
     only: Vec<String>,
     /// How often each is run; the best counts, as noise only ever makes slower.
@@ -102,6 +100,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     if let Some(file) = &arguments.plot {
         std::fs::write(file, plot::svg(&results)?)?;
     }
+    if !results.failed.is_empty() {
+        return Err(format!("{} scenarios could not be measured", results.failed.len()).into());
+    }
     let short: Vec<&str> =
         results.throughput.iter().filter(|one| one.is_short()).map(|one| one.scenario.as_str()).collect();
     if arguments.require && !short.is_empty() {
@@ -115,6 +116,16 @@ fn main() -> Result<(), Box<dyn Error>> {
 struct Results {
     throughput: Vec<Measured>,
     latency: Vec<Latency>,
+    /// What could not be measured, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    failed: Vec<String>,
+}
+
+impl Results {
+    fn failed(&mut self, error: Box<dyn Error>) {
+        eprintln!("FAILED {error}");
+        self.failed.push(error.to_string());
+    }
 }
 
 fn measured(arguments: &Arguments, dir: &Path) -> Result<Results, Box<dyn Error>> {
@@ -128,29 +139,41 @@ fn measured(arguments: &Arguments, dir: &Path) -> Result<Results, Box<dyn Error>
         println!("{}", Measured::HEAD);
     }
     for (scenario, least) in scenarios {
-        let measured = measure::measure(scenario, least, &corpus, &receiver, arguments.runs)?;
-        println!("{measured}");
-        results.throughput.push(measured);
+        match measure::measure(scenario, least, &corpus, &receiver, arguments.runs) {
+            Ok(measured) => {
+                println!("{measured}");
+                results.throughput.push(measured);
+            }
+            Err(error) => results.failed(error),
+        }
     }
-    let is_chosen =
-        |name: &str| arguments.only.is_empty() || arguments.only.iter().any(|part| name.contains(part.as_str()));
-    let latencies: Vec<&str> = LATENCIES.into_iter().filter(|name| is_chosen(name)).collect();
+    let latencies: Vec<&str> = LATENCIES.into_iter().filter(|name| is_chosen(name, &arguments.only)).collect();
     if !latencies.is_empty() {
         println!("{}", Latency::HEAD);
     }
     for name in latencies {
-        let latency = latency::measure(name, &corpus.dir.join("out"), &receiver)?;
-        println!("{latency}");
-        results.latency.push(latency);
+        match latency::measure(name, &corpus.dir.join("out"), &receiver) {
+            Ok(latency) => {
+                println!("{latency}");
+                results.latency.push(latency);
+            }
+            Err(error) => results.failed(error),
+        }
     }
     Ok(results)
+}
+
+/// Whether a scenario is asked for, by its name or by a part of it.
+fn is_chosen(name: &str, only: &[String]) -> bool {
+    let is_name = |text: &str| text.parse::<Scenario>().is_ok();
+    only.is_empty() || only.iter().any(|part| if is_name(part) { name == part } else { name.contains(part.as_str()) })
 }
 
 /// What is to be measured, with the share it must have.
 fn chosen(only: &[String]) -> Result<Vec<(Scenario, Option<f64>)>, String> {
     let mut chosen = Vec::new();
     for (name, least) in SCENARIOS {
-        if only.is_empty() || only.iter().any(|part| name.contains(part.as_str())) {
+        if is_chosen(name, only) {
             chosen.push((name.parse::<Scenario>()?, *least));
         }
     }
