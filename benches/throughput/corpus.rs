@@ -1,7 +1,9 @@
 //! The lines that are shipped: rows of a workflow engine, about 480 bytes each, the same for the same seed.
 
 use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
 
 const MESSAGES: [&str; 8] = [
     "copied {} rows from staging.orders to warehouse.orders in 3 batches",
@@ -16,21 +18,44 @@ const MESSAGES: [&str; 8] = [
 
 const LEVELS: [&str; 8] = ["INFO", "INFO", "INFO", "INFO", "DEBUG", "INFO", "WARN", "ERROR"];
 
-/// The corpus of so many lines, made if it is not there yet.
-pub(crate) fn file(dir: &Path, records: u64) -> std::io::Result<PathBuf> {
-    let path = dir.join(format!("corpus-{records}.jsonl"));
-    if path.exists() {
-        return Ok(path);
+/// So many lines, in each of the places they are read from.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Corpus {
+    pub(crate) dir: PathBuf,
+    pub(crate) records: u64,
+}
+
+impl Corpus {
+    /// The file of lines.
+    pub(crate) fn lines(&self) -> PathBuf {
+        self.dir.join(format!("corpus-{}.jsonl", self.records))
     }
-    let unfinished = path.with_extension("unfinished");
-    let mut out = BufWriter::with_capacity(1 << 20, std::fs::File::create(&unfinished)?);
-    let mut rng = fastrand::Rng::with_seed(7);
-    for number in 0..records {
-        line(number, &mut rng, &mut out)?;
+
+    /// The database file.
+    pub(crate) fn sqlite(&self) -> PathBuf {
+        self.dir.join(format!("corpus-{}.sqlite", self.records))
     }
-    out.into_inner()?.sync_all()?;
-    std::fs::rename(&unfinished, &path)?;
-    Ok(path)
+
+    /// The table in PostgreSQL.
+    pub(crate) fn postgres(&self) -> String {
+        format!("logship_corpus_{}", self.records)
+    }
+
+    /// Makes the file of lines, if it is not there yet.
+    pub(crate) fn make_lines(&self) -> std::io::Result<()> {
+        let path = self.lines();
+        if path.exists() {
+            return Ok(());
+        }
+        let unfinished = path.with_extension("unfinished");
+        let mut out = BufWriter::with_capacity(1 << 20, std::fs::File::create(&unfinished)?);
+        let mut rng = fastrand::Rng::with_seed(7);
+        for number in 0..self.records {
+            line(number, &mut rng, &mut out)?;
+        }
+        out.into_inner()?.sync_all()?;
+        std::fs::rename(&unfinished, &path)
+    }
 }
 
 fn line(number: u64, rng: &mut fastrand::Rng, out: &mut impl Write) -> std::io::Result<()> {

@@ -1,194 +1,213 @@
 //! What whole runs cost: records in a second of CPU, each scenario in a process of its own beside its reference loop,
 //! against a receiver in a third one.
 //!
-//! ```text
-//! cargo bench --bench throughput -- [--records N] [--only TEXT] [--json FILE] [--require]
-//! ```
-//!
-//! `--require` fails where a scenario has less than its share of the reference loop's rate.
+//! `cargo bench --bench throughput -- --help` says what can be asked for.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark says what it found")]
 
 mod corpus;
+mod destination;
+mod format;
+mod json;
+mod latency;
+mod measure;
+mod plot;
 mod receiver;
 mod reference;
+mod row;
+mod rows;
 mod scenario;
 mod shipping;
+mod tables;
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Instant;
 
-use nix::sys::resource::{UsageWho, getrusage};
-use nix::sys::time::TimeValLike;
+use clap::Parser;
 use serde::{Deserialize, Serialize};
 
+use crate::corpus::Corpus;
+use crate::latency::{LATENCIES, Latency};
+use crate::measure::{Child, Measured};
 use crate::receiver::Receiver;
-use crate::scenario::{SCENARIOS, Scenario};
+use crate::scenario::{From, SCENARIOS, Scenario};
 
-/// Programs that ship use an allocator of this kind; the library leaves the choice to them.
+/// Programs that ship use an allocator of this kind; the library leaves the choice to them. Each thread counts what it
+/// asks for, which costs both sides a nanosecond a time.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: alloc_tracker::Allocator<mimalloc::MiMalloc> = alloc_tracker::Allocator::new(mimalloc::MiMalloc);
 
-/// What one process measured.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-struct Cost {
+/// Measures whole runs, each beside its reference loop.
+#[derive(Parser)]
+struct Arguments {
+    /// Lines of the corpus.
+    #[arg(long, default_value_t = 1_000_000)]
     records: u64,
-    cpu_secs: f64,
-    wall_secs: f64,
-    rss_kib: i64,
-}
-
-impl Cost {
-    fn rate(&self) -> f64 {
-        self.records as f64 / self.cpu_secs
-    }
-}
-
-/// A scenario beside its limit.
-#[derive(Debug, Serialize)]
-struct Measured {
-    scenario: String,
-    logship: Cost,
-    reference: Option<Cost>,
-    ratio: Option<f64>,
-    least: Option<f64>,
+    /// Only the scenario of this name, measured by default or not, or all that have this in their names.
+    #[arg(long)]
+    only: Vec<String>,
+    /// How often each is run; the best counts, as noise only ever makes slower.
+    #[arg(long, default_value_t = 3)]
+    runs: usize,
+    /// Where the results go. Default: `target/tmp/throughput.json`.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Draws the results, as SVG.
+    #[arg(long)]
+    plot: Option<PathBuf>,
+    /// Takes results from here instead of measuring.
+    #[arg(long)]
+    results: Option<PathBuf>,
+    /// Fails where a scenario has less than its share of the reference loop's rate.
+    #[arg(long)]
+    require: bool,
+    /// What cargo says to every benchmark.
+    #[arg(long, hide = true)]
+    bench: bool,
+    /// Runs the receiver instead.
+    #[arg(long, hide = true)]
+    receiver: bool,
+    /// Runs one scenario, as JSON, instead.
+    #[arg(long, hide = true)]
+    child: Option<String>,
+    /// Times records instead.
+    #[arg(long, hide = true)]
+    latency_child: Option<String>,
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let value =
-        |name: &str| arguments.iter().position(|argument| argument == name).and_then(|at| arguments.get(at + 1));
-    if arguments.iter().any(|argument| argument == "--receiver") {
+    let arguments = Arguments::parse();
+    if arguments.receiver {
         return Ok(receiver::serve()?);
     }
-    if let Some(scenario) = value("--child") {
-        let path = |name| value(name).map(PathBuf::from).ok_or(format!("{name} is missing"));
-        let is_reference = arguments.iter().any(|argument| argument == "--reference");
-        let port = value("--port").ok_or("--port is missing")?.parse()?;
-        return child(scenario.parse()?, is_reference, &path("--corpus")?, port, &path("--dir")?);
+    if let Some(child) = &arguments.child {
+        return serde_json::from_str::<Child>(child)?.run();
     }
-    let records = value("--records").map_or(Ok(500_000), |records| records.parse())?;
-    let only = value("--only").map_or("", String::as_str);
-    let dir = std::env::temp_dir().join("logship-throughput");
-    std::fs::create_dir_all(&dir)?;
-    let corpus = corpus::file(&dir, records)?;
-    let receiver = Receiver::start()?;
-    let mut all = Vec::new();
-    println!(
-        "{:22} {:>10} {:>10} {:>6} {:>6} {:>9} {:>9}",
-        "records/CPU-s", "logship", "reference", "ratio", "least", "wall", "RSS MiB"
-    );
-    for (scenario, least) in SCENARIOS.iter().filter(|(name, _)| name.contains(only)) {
-        let scenario: Scenario = scenario.parse()?;
-        let measured = measure(scenario, *least, &corpus, &receiver, &dir)?;
-        let or_dash =
-            |value: Option<f64>, digits: usize| value.map_or("-".to_owned(), |value| format!("{value:.digits$}"));
-        println!(
-            "{:22} {:>10.0} {:>10} {:>6} {:>6} {:>9.0} {:>9.1}",
-            measured.scenario,
-            measured.logship.rate(),
-            or_dash(measured.reference.as_ref().map(Cost::rate), 0),
-            or_dash(measured.ratio, 2),
-            or_dash(measured.least, 2),
-            measured.logship.records as f64 / measured.logship.wall_secs,
-            measured.logship.rss_kib as f64 / 1024.0,
-        );
-        all.push(measured);
+    if let Some(child) = &arguments.latency_child {
+        return serde_json::from_str::<latency::Child>(child)?.run();
     }
-    if let Some(file) = value("--json") {
-        std::fs::write(file, serde_json::to_vec_pretty(&all)?)?;
-    }
-    let is_short =
-        |measured: &&Measured| measured.ratio.zip(measured.least).is_some_and(|(ratio, least)| ratio < least);
-    match all.iter().filter(is_short).count() {
-        0 => Ok(()),
-        short if arguments.iter().any(|argument| argument == "--require") => {
-            Err(format!("{short} scenarios have less than their share").into())
-        }
-        _ => Ok(()),
-    }
-}
-
-/// The best of three, of each: noise only ever makes slower.
-fn measure(
-    scenario: Scenario,
-    least: Option<f64>,
-    corpus: &Path,
-    receiver: &Receiver,
-    dir: &Path,
-) -> Result<Measured, Box<dyn Error>> {
-    let has_reference = scenario.to != scenario::To::Null;
-    let (mut logship, mut reference): (Option<Cost>, Option<Cost>) = (None, None);
-    let keep = |best: &mut Option<Cost>, cost: Cost| {
-        if best.as_ref().is_none_or(|best| best.rate() < cost.rate()) {
-            *best = Some(cost);
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let results = match &arguments.results {
+        Some(file) => serde_json::from_slice(&std::fs::read(file)?)?,
+        None => {
+            let results = measured(&arguments, dir)?;
+            let json = arguments.json.unwrap_or_else(|| dir.join("throughput.json"));
+            std::fs::write(&json, serde_json::to_vec_pretty(&results)?)?;
+            println!("results: {}", json.display());
+            results
         }
     };
-    for _ in 0..3 {
-        keep(&mut logship, run(scenario, false, corpus, receiver, dir)?);
-        if has_reference {
-            keep(&mut reference, run(scenario, true, corpus, receiver, dir)?);
-        }
+    if let Some(file) = &arguments.plot {
+        std::fs::write(file, plot::svg(&results)?)?;
     }
-    let logship = logship.ok_or("nothing was measured")?;
-    let ratio = reference.as_ref().map(|reference| logship.rate() / reference.rate());
-    Ok(Measured { scenario: scenario.to_string(), logship, reference, ratio, least })
-}
-
-/// One scenario in a process of its own.
-fn run(
-    scenario: Scenario,
-    reference: bool,
-    corpus: &Path,
-    receiver: &Receiver,
-    dir: &Path,
-) -> Result<Cost, Box<dyn Error>> {
-    let out = dir.join("out");
-    std::fs::remove_dir_all(&out).ok();
-    std::fs::create_dir_all(&out)?;
-    let mut command = Command::new(std::env::current_exe()?);
-    command.args(["--child", &scenario.to_string(), "--port", &receiver.port.to_string()]);
-    command.arg("--corpus").arg(corpus).arg("--dir").arg(&out);
-    if reference {
-        command.arg("--reference");
+    if !results.failed.is_empty() {
+        return Err(format!("{} scenarios could not be measured", results.failed.len()).into());
     }
-    let output = command.output()?;
-    if !output.status.success() {
-        return Err(format!("{scenario} failed: {}", String::from_utf8_lossy(&output.stderr)).into());
+    let short: Vec<&str> =
+        results.throughput.iter().filter(|one| one.is_short()).map(|one| one.scenario.as_str()).collect();
+    if arguments.require && !short.is_empty() {
+        return Err(format!("less than their share: {}", short.join(", ")).into());
     }
-    Ok(serde_json::from_slice(&output.stdout)?)
-}
-
-/// The measured process.
-fn child(scenario: Scenario, reference: bool, corpus: &Path, port: u16, dir: &Path) -> Result<(), Box<dyn Error>> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let cost = runtime.block_on(async {
-        let mut began = (Instant::now(), 0.0);
-        let mut records = 0;
-        if reference {
-            records = reference::run(scenario, corpus, port, dir, || began = (Instant::now(), cpu_secs())).await?;
-        } else {
-            shipping::ship(scenario, corpus, port, dir, async |shipper| {
-                began = (Instant::now(), cpu_secs());
-                let report = shipper.run_once().await?.require_complete()?;
-                records = report.lanes[0].accepted;
-                Ok(records)
-            })
-            .await?;
-        }
-        let (wall_secs, cpu_secs) = (began.0.elapsed().as_secs_f64(), cpu_secs() - began.1);
-        let rss_kib = getrusage(UsageWho::RUSAGE_SELF)?.max_rss();
-        Ok::<_, Box<dyn Error>>(Cost { records, cpu_secs, wall_secs, rss_kib })
-    })?;
-    println!("{}", serde_json::to_string(&cost)?);
     Ok(())
 }
 
-/// What this process has cost, in the system too.
-fn cpu_secs() -> f64 {
-    getrusage(UsageWho::RUSAGE_SELF).map_or(0.0, |usage| {
-        (usage.user_time().num_microseconds() + usage.system_time().num_microseconds()) as f64 / 1e6
+/// What was found out.
+#[derive(Debug, Default, Deserialize, Serialize)]
+struct Results {
+    throughput: Vec<Measured>,
+    latency: Vec<Latency>,
+    /// What could not be measured, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    failed: Vec<String>,
+}
+
+impl Results {
+    fn failed(&mut self, error: Box<dyn Error>) {
+        eprintln!("FAILED {error}");
+        self.failed.push(error.to_string());
+    }
+}
+
+fn measured(arguments: &Arguments, dir: &Path) -> Result<Results, Box<dyn Error>> {
+    let corpus = Corpus { dir: dir.join("throughput"), records: arguments.records };
+    std::fs::create_dir_all(&corpus.dir)?;
+    let scenarios = chosen(&arguments.only)?;
+    prepare(&corpus, &scenarios)?;
+    let receiver = Receiver::start()?;
+    let mut results = Results::default();
+    if !scenarios.is_empty() {
+        println!("{}", Measured::HEAD);
+    }
+    for (scenario, least) in scenarios {
+        match measure::measure(scenario, least, &corpus, &receiver, arguments.runs) {
+            Ok(measured) => {
+                println!("{measured}");
+                results.throughput.push(measured);
+            }
+            Err(error) => results.failed(error),
+        }
+    }
+    let latencies: Vec<&str> = LATENCIES.into_iter().filter(|name| is_chosen(name, &arguments.only)).collect();
+    if !latencies.is_empty() {
+        println!("{}", Latency::HEAD);
+    }
+    for name in latencies {
+        match latency::measure(name, &corpus.dir.join("out"), &receiver) {
+            Ok(latency) => {
+                println!("{latency}");
+                results.latency.push(latency);
+            }
+            Err(error) => results.failed(error),
+        }
+    }
+    Ok(results)
+}
+
+/// Whether a scenario is asked for, by its name or by a part of it.
+fn is_chosen(name: &str, only: &[String]) -> bool {
+    let is_name = |text: &str| text.parse::<Scenario>().is_ok();
+    only.is_empty() || only.iter().any(|part| if is_name(part) { name == part } else { name.contains(part.as_str()) })
+}
+
+/// What is to be measured, with the share it must have.
+fn chosen(only: &[String]) -> Result<Vec<(Scenario, Option<f64>)>, String> {
+    let mut chosen = Vec::new();
+    for (name, least) in SCENARIOS {
+        if is_chosen(name, only) {
+            chosen.push((name.parse::<Scenario>()?, *least));
+        }
+    }
+    let names = || SCENARIOS.iter().map(|(name, _)| *name).chain(LATENCIES);
+    for name in only {
+        match name.parse() {
+            Ok(scenario) if chosen.iter().all(|(known, _)| known.to_string() != *name) => chosen.push((scenario, None)),
+            Err(error) if names().all(|known| !known.contains(name.as_str())) => return Err(error),
+            _ => {}
+        }
+    }
+    if let Err(error) = tables::postgres_url() {
+        let is_wanted = |scenario: &Scenario| {
+            scenario.from != From::Postgres || only.iter().any(|part| part.starts_with("postgres"))
+        };
+        if chosen.iter().any(|(scenario, _)| !is_wanted(scenario)) {
+            eprintln!("without PostgreSQL: {error}");
+        }
+        chosen.retain(|(scenario, _)| is_wanted(scenario));
+    }
+    Ok(chosen)
+}
+
+/// Makes what the scenarios read.
+fn prepare(corpus: &Corpus, scenarios: &[(Scenario, Option<f64>)]) -> Result<(), Box<dyn Error>> {
+    corpus.make_lines()?;
+    let is_read = |from| scenarios.iter().any(|(scenario, _)| scenario.from == from);
+    tokio::runtime::Runtime::new()?.block_on(async {
+        if is_read(From::Sqlite) {
+            tables::make_sqlite(corpus).await?;
+        }
+        if is_read(From::Postgres) {
+            tables::make_postgres(corpus).await?;
+        }
+        Ok(())
     })
 }

@@ -7,177 +7,11 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 
-use logship::{LogRecord, Value};
-use serde::Deserialize;
-
-use crate::scenario::{From, Packing, Scenario, To};
-use crate::shipping::{CHUNK, Prepared};
-
-/// A line, as slices of it where it has no escapes.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Row<'a> {
-    timestamp: &'a str,
-    level: &'a str,
-    #[serde(borrow)]
-    message: std::borrow::Cow<'a, str>,
-    tenant_id: &'a str,
-    namespace: &'a str,
-    flow_id: &'a str,
-    execution_id: &'a str,
-    task_id: &'a str,
-    task_run_id: &'a str,
-    attempt_number: i64,
-    thread: &'a str,
-    #[serde(borrow)]
-    host: Host<'a>,
-    #[serde(borrow)]
-    labels: Labels<'a>,
-    duration_ms: i64,
-}
-
-#[derive(Deserialize)]
-struct Host<'a> {
-    name: &'a str,
-    zone: &'a str,
-}
-
-#[derive(Deserialize)]
-struct Labels<'a> {
-    team: &'a str,
-    tier: &'a str,
-    cost: &'a str,
-    run: &'a str,
-}
-
-/// Writes a string with the escapes that JSON needs.
-fn string(out: &mut Vec<u8>, text: &str) {
-    out.push(b'"');
-    let bytes = text.as_bytes();
-    let mut plain = 0;
-    while let Some(found) = special(&bytes[plain..]) {
-        out.extend_from_slice(&bytes[plain..plain + found]);
-        match bytes[plain + found] {
-            b'"' => out.extend_from_slice(b"\\\""),
-            b'\\' => out.extend_from_slice(b"\\\\"),
-            b'\n' => out.extend_from_slice(b"\\n"),
-            b'\t' => out.extend_from_slice(b"\\t"),
-            b'\r' => out.extend_from_slice(b"\\r"),
-            other => write!(out, "\\u{other:04x}").unwrap_or_default(),
-        }
-        plain += found + 1;
-    }
-    out.extend_from_slice(&bytes[plain..]);
-    out.push(b'"');
-}
-
-/// The first byte that cannot stand in a string as it is. Eight at a time.
-fn special(bytes: &[u8]) -> Option<usize> {
-    const ONES: u64 = u64::from_ne_bytes([1; 8]);
-    const HIGHS: u64 = ONES << 7;
-    let zero = |word: u64| word.wrapping_sub(ONES) & !word & HIGHS;
-    let mut at = 0;
-    while let Some(chunk) = bytes.get(at..at + 8).and_then(|chunk| chunk.try_into().ok()) {
-        let word = u64::from_le_bytes(chunk);
-        let low = word.wrapping_sub(ONES * 0x20) & !word & HIGHS;
-        let found = low | zero(word ^ (ONES * u64::from(b'"'))) | zero(word ^ (ONES * u64::from(b'\\')));
-        if found != 0 {
-            return Some(at + found.trailing_zeros() as usize / 8);
-        }
-        at += 8;
-    }
-    bytes[at..].iter().position(|byte| *byte < 0x20 || matches!(byte, b'"' | b'\\')).map(|found| at + found)
-}
-
-/// A bulk action and its document, as long as logship's.
-fn document(row: &Row<'_>, id: u64, out: &mut Vec<u8>) {
-    let mut digits = itoa::Buffer::new();
-    let id = digits.format(1_000_000_000_000_000 + id).to_owned();
-    let key = |key: &str, out: &mut Vec<u8>| out.extend_from_slice(key.as_bytes());
-    key("{\"create\":{\"_id\":\"corpus.jsonl:", out);
-    key(&id, out);
-    key("\"}}\n{\"@timestamp\":", out);
-    string(out, row.timestamp);
-    key(",\"message\":", out);
-    string(out, &row.message);
-    key(",\"event\":{\"id\":\"corpus.jsonl:", out);
-    key(&id, out);
-    key("\"},\"log\":{\"level\":", out);
-    string(out, row.level);
-    key("},\"process\":{\"thread\":{\"name\":", out);
-    string(out, row.thread);
-    key("}},\"labels\":{", out);
-    let labels = [
-        ("\"tenantId\":", row.tenant_id),
-        (",\"namespace\":", row.namespace),
-        (",\"flowId\":", row.flow_id),
-        (",\"executionId\":", row.execution_id),
-        (",\"taskId\":", row.task_id),
-        (",\"taskRunId\":", row.task_run_id),
-        (",\"host_name\":", row.host.name),
-        (",\"host_zone\":", row.host.zone),
-        (",\"labels_team\":", row.labels.team),
-        (",\"labels_tier\":", row.labels.tier),
-        (",\"labels_cost\":", row.labels.cost),
-        (",\"labels_run\":", row.labels.run),
-    ];
-    for (name, value) in labels {
-        key(name, out);
-        string(out, value);
-    }
-    for (name, value) in [(",\"attemptNumber\":", row.attempt_number), (",\"durationMs\":", row.duration_ms)] {
-        key(name, out);
-        key(digits.format(value), out);
-    }
-    out.extend_from_slice(b"}}\n");
-}
-
-/// The same of a record in memory.
-fn document_of(record: &LogRecord, id: u64, out: &mut Vec<u8>) {
-    let mut digits = itoa::Buffer::new();
-    let id = digits.format(1_000_000_000_000_000 + id).to_owned();
-    out.extend_from_slice(b"{\"create\":{\"_id\":\"corpus.jsonl:");
-    out.extend_from_slice(id.as_bytes());
-    out.extend_from_slice(b"\"}}\n{\"@timestamp\":\"");
-    let nanos = record.timestamp.as_nanos();
-    out.extend_from_slice(b"2026-11-20T");
-    out.extend_from_slice(digits.format(nanos).as_bytes());
-    out.extend_from_slice(b"\",\"message\":");
-    string(out, record.body.as_str().unwrap_or_default());
-    out.extend_from_slice(b",\"event\":{\"id\":\"corpus.jsonl:");
-    out.extend_from_slice(id.as_bytes());
-    out.extend_from_slice(b"\"},\"log\":{\"level\":");
-    string(out, record.severity.name());
-    out.extend_from_slice(b"},\"labels\":{");
-    for (index, (name, value)) in record.attributes.iter().enumerate() {
-        if index > 0 {
-            out.push(b',');
-        }
-        plain(name, value, out);
-    }
-    out.extend_from_slice(b"}}\n");
-}
-
-fn plain(name: &str, value: &Value, out: &mut Vec<u8>) {
-    out.push(b'"');
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b"\":");
-    match value {
-        Value::String(text) => string(out, text),
-        Value::Int(number) => out.extend_from_slice(itoa::Buffer::new().format(*number).as_bytes()),
-        Value::Map(entries) => {
-            out.push(b'{');
-            for (index, (name, value)) in entries.iter().enumerate() {
-                if index > 0 {
-                    out.push(b',');
-                }
-                plain(name, value, out);
-            }
-            out.push(b'}');
-        }
-        _ => out.extend_from_slice(b"null"),
-    }
-}
+use crate::corpus::Corpus;
+use crate::destination::Destination;
+use crate::row::Row;
+use crate::rows;
+use crate::scenario::{Packing, Scenario};
 
 /// Packs a body into `packed`, and says which of the two is to be sent.
 fn pack<'b>(packing: Packing, body: &'b [u8], packed: &'b mut Vec<u8>) -> std::io::Result<&'b [u8]> {
@@ -196,99 +30,88 @@ fn pack<'b>(packing: Packing, body: &'b [u8], packed: &'b mut Vec<u8>) -> std::i
     Ok(encoder.finish()?)
 }
 
-/// A connection for each lane.
-struct Destinations {
-    streams: Vec<BufReader<TcpStream>>,
-    path: &'static str,
-    encoding: &'static str,
+/// Where a lane's bodies go.
+enum Lane {
+    /// Over a connection, which waits for each answer.
+    Http(BufReader<TcpStream>),
+    File(File),
+}
+
+impl Lane {
+    fn open(destination: &Destination, number: usize, port: u16, dir: &Path) -> std::io::Result<Self> {
+        if destination.is_file() {
+            return Ok(Lane::File(File::create(dir.join(format!("reference{number}")))?));
+        }
+        let stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_nodelay(true)?;
+        Ok(Lane::Http(BufReader::with_capacity(1 << 18, stream)))
+    }
+
+    fn send(&mut self, head: &[u8], body: &[u8], answer: &mut Vec<u8>) -> std::io::Result<()> {
+        let reader = match self {
+            Lane::File(file) => return file.write_all(body),
+            Lane::Http(reader) => reader,
+        };
+        reader.get_mut().write_all(head)?;
+        reader.get_mut().write_all(body)?;
+        let mut length = 0;
+        loop {
+            let mut line = String::new();
+            reader.read_line(&mut line)?;
+            if line == "\r\n" {
+                break;
+            }
+            if let Some(value) = line.strip_prefix("content-length: ") {
+                length = value.trim_end().parse().map_err(std::io::Error::other)?;
+            }
+        }
+        answer.resize(length, 0);
+        reader.read_exact(answer)
+    }
+}
+
+/// Bodies of one form, written once for all the lanes that get them.
+struct Bodies {
+    destination: &'static Destination,
     packing: Packing,
+    lanes: Vec<Lane>,
+    body: Vec<u8>,
+    records: usize,
     packed: Vec<u8>,
     answer: Vec<u8>,
-    file: Option<File>,
-}
-
-impl Destinations {
-    fn open(scenario: Scenario, port: u16, dir: &Path) -> std::io::Result<Self> {
-        let to_file = scenario.to == To::File;
-        let stream =
-            |_| TcpStream::connect(("127.0.0.1", port)).map(|stream| BufReader::with_capacity(1 << 18, stream));
-        let streams = if matches!(scenario.to, To::File | To::Null) { 0 } else { scenario.lanes };
-        Ok(Destinations {
-            streams: (0..streams).map(stream).collect::<Result<_, _>>()?,
-            path: if matches!(scenario.to, To::Bulk) { "/_bulk" } else { "/in" },
-            encoding: match scenario.packing {
-                Packing::None => "",
-                Packing::Gzip1 | Packing::Gzip6 => "content-encoding: gzip\r\n",
-                Packing::Zstd1 => "content-encoding: zstd\r\n",
-            },
-            packing: scenario.packing,
-            packed: Vec::new(),
-            answer: Vec::new(),
-            file: to_file.then(|| File::create(dir.join("reference.jsonl"))).transpose()?,
-        })
-    }
-
-    /// Sends a body to every lane, or to one of them.
-    fn send(&mut self, body: &[u8], lane: Option<usize>) -> std::io::Result<()> {
-        if let Some(file) = &mut self.file {
-            return file.write_all(body);
-        }
-        let body = pack(self.packing, body, &mut self.packed)?;
-        for (number, stream) in self.streams.iter_mut().enumerate() {
-            if lane.is_some_and(|lane| lane != number) {
-                continue;
-            }
-            let (path, encoding, length) = (self.path, self.encoding, body.len());
-            let head = format!("POST {path} HTTP/1.1\r\nhost: receiver\r\n{encoding}content-length: {length}\r\n\r\n");
-            stream.get_mut().write_all(head.as_bytes())?;
-            stream.get_mut().write_all(body)?;
-            let mut length = 0;
-            loop {
-                let mut line = String::new();
-                stream.read_line(&mut line)?;
-                if line == "\r\n" {
-                    break;
-                }
-                if let Some(value) = line.strip_prefix("content-length: ") {
-                    length = value.trim_end().parse().map_err(std::io::Error::other)?;
-                }
-            }
-            self.answer.resize(length, 0);
-            stream.read_exact(&mut self.answer)?;
-        }
-        Ok(())
-    }
-}
-
-/// Bodies of one chunk, one for each format.
-struct Bodies {
-    formats: usize,
-    bodies: Vec<Vec<u8>>,
-    records: usize,
-    sent: u64,
 }
 
 impl Bodies {
-    fn new(scenario: Scenario) -> Self {
-        let formats = match scenario.to {
-            To::Null => 0,
-            To::Three => 3,
-            To::File | To::Bulk | To::Ndjson => 1,
-        };
-        Bodies { formats, bodies: vec![Vec::new(); formats], records: 0, sent: 0 }
+    fn new(destination: &'static Destination, packing: Packing, lane: Lane) -> Self {
+        let (body, packed, answer) = (Vec::new(), Vec::new(), Vec::new());
+        Bodies { destination, packing, lanes: vec![lane], body, records: 0, packed, answer }
     }
 
-    fn one_more(&mut self, destinations: &mut Destinations) -> std::io::Result<()> {
+    fn add(&mut self, row: &Row<'_>) -> std::io::Result<()> {
+        let between = if self.records == 0 { self.destination.begin } else { self.destination.separator };
+        self.body.extend_from_slice(between);
+        (self.destination.write)(row, &mut self.body);
         self.records += 1;
-        self.sent += 1;
-        if self.records == CHUNK { self.flush(destinations) } else { Ok(()) }
+        if self.records == self.destination.chunk { self.send() } else { Ok(()) }
     }
 
-    fn flush(&mut self, destinations: &mut Destinations) -> std::io::Result<()> {
-        for (lane, body) in self.bodies.iter_mut().enumerate() {
-            destinations.send(body, (self.formats > 1).then_some(lane))?;
-            body.clear();
+    fn send(&mut self) -> std::io::Result<()> {
+        if self.records == 0 {
+            return Ok(());
         }
+        (self.destination.finish)(&mut self.body);
+        let body = pack(self.packing, &self.body, &mut self.packed)?;
+        let encoding = match self.packing {
+            Packing::None => "",
+            Packing::Gzip1 | Packing::Gzip6 => "content-encoding: gzip\r\n",
+            Packing::Zstd1 => "content-encoding: zstd\r\n",
+        };
+        let (path, length) = (self.destination.path, body.len());
+        let head = format!("POST {path} HTTP/1.1\r\nhost: receiver\r\n{encoding}content-length: {length}\r\n\r\n");
+        for lane in &mut self.lanes {
+            lane.send(head.as_bytes(), body, &mut self.answer)?;
+        }
+        self.body.clear();
         self.records = 0;
         Ok(())
     }
@@ -297,43 +120,26 @@ impl Bodies {
 /// Runs a scenario and says how many records there were. `begin` is called when everything is prepared.
 pub(crate) async fn run(
     scenario: Scenario,
-    corpus: &Path,
+    corpus: &Corpus,
     port: u16,
     dir: &Path,
     begin: impl FnOnce(),
 ) -> Result<u64, Box<dyn Error>> {
-    let mut destinations = Destinations::open(scenario, port, dir)?;
-    let mut bodies = Bodies::new(scenario);
-    if scenario.from == From::Memory {
-        let pages = Prepared::read(corpus).await?.0.into_records();
-        begin();
-        for record in pages.iter().flatten() {
-            let id = bodies.sent;
-            bodies.bodies.iter_mut().for_each(|body| document_of(record, id, body));
-            bodies.one_more(&mut destinations)?;
-        }
-    } else {
-        begin();
-        let mut file = File::open(corpus)?;
-        let (mut block, mut kept) = (vec![0; 1 << 20], 0);
-        loop {
-            let read = file.read(&mut block[kept..])?;
-            if read == 0 {
-                break;
-            }
-            let filled = kept + read;
-            let mut at = 0;
-            while let Some(len) = memchr::memchr(b'\n', &block[at..filled]) {
-                let row: Row<'_> = sonic_rs::from_slice(&block[at..at + len])?;
-                let id = bodies.sent;
-                bodies.bodies.iter_mut().for_each(|body| document(&row, id, body));
-                bodies.one_more(&mut destinations)?;
-                at += len + 1;
-            }
-            block.copy_within(at..filled, 0);
-            kept = filled - at;
+    let mut bodies: Vec<Bodies> = Vec::new();
+    for number in 0..scenario.lanes {
+        let Some(destination) = scenario.to.of_lane(number) else { continue };
+        let lane = Lane::open(destination, number, port, dir)?;
+        match bodies.iter_mut().find(|bodies| bodies.destination.name == destination.name) {
+            Some(shared) => shared.lanes.push(lane),
+            None => bodies.push(Bodies::new(destination, scenario.packing, lane)),
         }
     }
-    bodies.flush(&mut destinations)?;
-    Ok(bodies.sent)
+    let mut records = 0;
+    rows::each(scenario.from, corpus, begin, |row| {
+        records += 1;
+        bodies.iter_mut().try_for_each(|bodies| bodies.add(row))
+    })
+    .await?;
+    bodies.iter_mut().try_for_each(Bodies::send)?;
+    Ok(records)
 }

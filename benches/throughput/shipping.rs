@@ -1,26 +1,30 @@
 //! A scenario as logship runs it.
 
-use std::collections::VecDeque;
+use std::collections::HashMap;
 use std::error::Error as StdError;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use logship::exporters::elasticsearch::{Elasticsearch, ElasticsearchConfig};
-use logship::exporters::encode::Format;
-use logship::exporters::file::{FileConfig, FileExporter};
-use logship::exporters::http::{Http, HttpConfig, HttpFormat};
 use logship::sources::jsonl::{JsonlConfig, JsonlFields, JsonlSource};
+use logship::sources::postgres::{PostgresConfig, PostgresSource, TimestampFormat};
+use logship::sources::sqlite::{SqliteConfig, SqliteSource};
 use logship::state::memory::MemoryOffsets;
 use logship::{
-    BuildContext, Capabilities, Chunk, Error, Exporter, Idempotency, Lane, LogRecord, LogShipper, Outcome, Page,
-    PageEnd, PageLimits, Partition, Query, Source, Start, async_trait,
+    BuildContext, Capabilities, Chunk, Clock, Error, Exporter, Idempotency, Lane, LogRecord, LogShipper, Outcome, Page,
+    PageEnd, PageLimits, Partition, Query, RecordId, Source, Start, Timestamp, async_trait,
 };
 
-use crate::scenario::{From, Scenario, To};
+use crate::corpus::Corpus;
+use crate::destination::CHUNK;
+use crate::scenario::{From, Scenario};
+use crate::tables;
 
-/// As many records in a chunk as the peers were given.
-pub(crate) const CHUNK: usize = 5_000;
+/// As many records in a page as the engine asks for.
+const PAGE: usize = 1_000;
+
+/// As many records in memory as a machine is expected to hold, at two kilobytes each.
+pub(crate) const IN_MEMORY_MAX: u64 = 500_000;
 
 /// Takes everything at once.
 #[derive(Debug)]
@@ -41,34 +45,56 @@ impl Exporter for Null {
     }
 }
 
-/// Pages that were made before the clock was started, each of which is given once.
+/// Pages that were made before the clock was started. The first read of each costs nothing; a lane that has fallen behind
+/// and reads one again gets a copy that is made then, as from any source in memory.
 #[derive(Debug)]
 pub(crate) struct Prepared {
-    partition: Partition,
-    pages: Mutex<VecDeque<Vec<LogRecord>>>,
+    partitions: Vec<Partition>,
+    pages: Mutex<HashMap<Partition, Vec<PreparedPage>>>,
+}
+
+#[derive(Debug)]
+struct PreparedPage {
+    records: Vec<LogRecord>,
+    first: Option<Vec<LogRecord>>,
 }
 
 impl Prepared {
-    /// Reads the corpus.
-    pub(crate) async fn read(corpus: &Path) -> Result<(Self, u64), Error> {
-        let source = jsonl(corpus)?;
-        let partition = source.partitions().await?.remove(0);
-        let limits = PageLimits { records_max: 1_000, bytes_max: 1 << 20, until: None };
-        let (mut start, mut pages, mut records) = (Start::Earliest, VecDeque::new(), 0);
+    /// The corpus, or as much of it as there is room for, in so many partitions of the same size.
+    pub(crate) async fn read(corpus: &Corpus, partitions: usize) -> Result<Self, Error> {
+        let records = corpus.records.min(IN_MEMORY_MAX) as usize;
+        let names: Vec<Partition> = (0..partitions).map(|number| Partition::new(format!("part{number:05}"))).collect();
+        let mut pages: HashMap<Partition, Vec<PreparedPage>> = HashMap::new();
+        let source = jsonl(&corpus.lines())?;
+        let lines = source.partitions().await?.remove(0);
+        let limits = PageLimits { records_max: PAGE, bytes_max: usize::MAX, until: None };
+        let (mut start, mut number) = (Start::Earliest, 0);
         loop {
-            let page = source.read(&partition, &start, &Query::all(), limits).await?;
-            records += page.records().len() as u64;
-            let (next, end) = (page.next().cloned(), page.end());
-            pages.push_back(page.records().to_vec());
-            match next {
-                Some(next) if end == PageEnd::More => start = Start::After(next),
-                _ => return Ok((Prepared { partition, pages: Mutex::new(pages) }, records)),
+            let page = source.read(&lines, &start, &Query::all(), limits).await?;
+            for record in page.records().iter().take(records - number) {
+                let mut record = record.clone();
+                let partition = &names[number * partitions / records];
+                record.id = RecordId::new(partition.clone(), record.id.position().clone());
+                let pages = pages.entry(partition.clone()).or_default();
+                match pages.last_mut() {
+                    Some(page) if page.records.len() < PAGE => page.records.push(record),
+                    _ => pages.push(PreparedPage { records: vec![record], first: None }),
+                }
+                number += 1;
+            }
+            match page.next() {
+                Some(next) if page.end() == PageEnd::More && number < records => start = Start::After(next.clone()),
+                _ => break,
             }
         }
+        pages.values_mut().flatten().for_each(|page| page.first = Some(page.records.clone()));
+        Ok(Prepared { partitions: names, pages: Mutex::new(pages) })
     }
 
-    pub(crate) fn into_records(self) -> Vec<Vec<LogRecord>> {
-        self.pages.into_inner().unwrap_or_else(PoisonError::into_inner).into()
+    pub(crate) fn into_records(self) -> impl Iterator<Item = Vec<LogRecord>> {
+        let mut pages = self.pages.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let pages = self.partitions.into_iter().filter_map(move |partition| pages.remove(&partition));
+        pages.flatten().map(|page| page.records)
     }
 }
 
@@ -83,66 +109,79 @@ impl Source for Prepared {
     }
 
     async fn partitions(&self) -> Result<Vec<Partition>, Error> {
-        Ok(vec![self.partition.clone()])
+        Ok(self.partitions.clone())
     }
 
-    async fn read(&self, partition: &Partition, _: &Start, _: &Query, _: PageLimits) -> Result<Page, Error> {
+    async fn read(&self, partition: &Partition, start: &Start, _: &Query, _: PageLimits) -> Result<Page, Error> {
         let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
-        let records = pages.pop_front().unwrap_or_default();
-        let end = if pages.is_empty() { PageEnd::CaughtUp } else { PageEnd::More };
+        let pages = pages.entry(partition.clone()).or_default();
+        let is_read = |record: &LogRecord| matches!(start, Start::After(cursor) if record.id.position() <= cursor);
+        let at = pages.partition_point(|page| page.records.last().is_some_and(is_read));
+        let end = if at + 1 < pages.len() { PageEnd::More } else { PageEnd::CaughtUp };
+        let Some(page) = pages.get_mut(at) else { return Ok(Page::new(partition.clone(), Vec::new(), end)) };
+        let records = match page.records.partition_point(is_read) {
+            0 => page.first.take().unwrap_or_else(|| page.records.clone()),
+            skipped => page.records[skipped..].to_vec(),
+        };
         Ok(Page::new(partition.clone(), records, end))
     }
 }
 
-fn jsonl(corpus: &Path) -> Result<JsonlSource, Error> {
-    JsonlSource::new(JsonlConfig { paths: vec![corpus.to_owned()], fields: JsonlFields::default() })
-}
+/// When the corpus was written: some destinations refuse what is older than a day.
+#[derive(Debug)]
+struct ThatDay;
 
-fn bulk(scenario: Scenario, port: u16) -> Result<Elasticsearch, Box<dyn StdError>> {
-    let mut config = ElasticsearchConfig::new(vec![format!("http://127.0.0.1:{port}").parse()?], "logs");
-    config.compression = scenario.packing.compression();
-    Ok(Elasticsearch::new(config, &BuildContext::default())?)
-}
-
-fn http(scenario: Scenario, port: u16, format: HttpFormat) -> Result<Http, Error> {
-    let mut config = HttpConfig::new(format!("http://127.0.0.1:{port}/in"));
-    (config.compression, config.format) = (scenario.packing.compression(), format);
-    Http::new(config, BuildContext::default())
-}
-
-fn lanes(scenario: Scenario, port: u16, dir: &Path) -> Result<Vec<Lane>, Box<dyn StdError>> {
-    let mut lanes = Vec::new();
-    for number in 0..scenario.lanes {
-        let id = format!("lane{number}");
-        lanes.push(match (scenario.to, number) {
-            (To::Null, _) => Lane::new(id, Null),
-            (To::Bulk, _) | (To::Three, 0) => Lane::new(id, bulk(scenario, port)?),
-            (To::Ndjson, _) | (To::Three, 1) => Lane::new(id, http(scenario, port, HttpFormat::Ndjson)?),
-            (To::Three, _) => Lane::new(id, http(scenario, port, HttpFormat::JsonArray)?),
-            (To::File, _) => {
-                let (dir, compression) = (dir.join(&id), scenario.packing.compression());
-                let config = FileConfig { dir, format: Format::Json, compression, ..FileConfig::default() };
-                Lane::new(id, FileExporter::new(config))
-            }
-        });
+impl Clock for ThatDay {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_secs(END_OF_CORPUS_SECS)
     }
-    Ok(lanes.into_iter().map(|lane| lane.chunk(CHUNK).attempt_timeout(Duration::from_secs(30))).collect())
 }
 
-/// Ships the corpus, and says how many records went to each lane and what that cost. What was prepared does not count.
-pub(crate) async fn ship(
+/// 2026-11-20 06:00 UTC, behind the last of ten million records.
+const END_OF_CORPUS_SECS: i64 = 1_795_154_400;
+
+pub(crate) fn jsonl(lines: &Path) -> Result<JsonlSource, Error> {
+    JsonlSource::new(JsonlConfig { paths: vec![lines.to_owned()], fields: JsonlFields::default() })
+}
+
+pub(crate) fn sqlite(corpus: &Corpus) -> Result<SqliteSource, Error> {
+    SqliteSource::open(SqliteConfig { path: corpus.sqlite(), mapping: tables::mapping("logs", TimestampFormat::Text) })
+}
+
+fn postgres(corpus: &Corpus) -> Result<PostgresSource, Box<dyn StdError>> {
+    let mapping = tables::mapping(&corpus.postgres(), TimestampFormat::Native);
+    let config = PostgresConfig { mapping, ..PostgresConfig::new(tables::postgres_url()?.as_str()) };
+    Ok(PostgresSource::open(config, &BuildContext::default())?)
+}
+
+fn lanes(scenario: Scenario, port: u16, dir: &Path) -> Result<Vec<Lane>, Error> {
+    let lane = |number| {
+        let id = format!("lane{number}");
+        let lane = match scenario.to.of_lane(number) {
+            None => Lane::new(id, Null).chunk(CHUNK),
+            Some(destination) => {
+                let exporter = destination.exporter(port, &dir.join(&id), scenario.packing.compression())?;
+                Lane::shared(id, exporter).chunk(destination.chunk)
+            }
+        };
+        Ok(lane.attempt_timeout(Duration::from_secs(30)))
+    };
+    (0..scenario.lanes).map(lane).collect()
+}
+
+/// A shipper of the corpus, with everything prepared that does not count.
+pub(crate) async fn shipper(
     scenario: Scenario,
-    corpus: &Path,
+    corpus: &Corpus,
     port: u16,
     dir: &Path,
-    measured: impl AsyncFnOnce(LogShipper) -> Result<u64, Error>,
-) -> Result<(), Box<dyn StdError>> {
+) -> Result<LogShipper, Box<dyn StdError>> {
     let builder = match scenario.from {
-        From::Jsonl => LogShipper::builder(jsonl(corpus)?),
-        From::Memory => LogShipper::builder(Prepared::read(corpus).await?.0),
+        From::Jsonl => LogShipper::builder(jsonl(&corpus.lines())?),
+        From::Memory(partitions) => LogShipper::builder(Prepared::read(corpus, partitions).await?),
+        From::Sqlite => LogShipper::builder(sqlite(corpus)?),
+        From::Postgres => LogShipper::builder(postgres(corpus)?),
     };
-    let builder = builder.offsets(MemoryOffsets::new()).lookback(None);
-    let shipper = lanes(scenario, port, dir)?.into_iter().fold(builder, |builder, lane| builder.lane(lane)).build()?;
-    measured(shipper).await?;
-    Ok(())
+    let builder = builder.offsets(MemoryOffsets::new()).lookback(None).clock(Arc::new(ThatDay));
+    Ok(lanes(scenario, port, dir)?.into_iter().fold(builder, |builder, lane| builder.lane(lane)).build()?)
 }
