@@ -471,3 +471,17 @@ async fn p9_a_stop_waits_for_the_letters_of_what_is_under_way() {
     let report = shipper.run_once_until(letters.stop.clone()).await.unwrap();
     assert_eq!((letters.taken.load(Ordering::Relaxed), report.lanes[0].dead_lettered), (1, 1), "{report}");
 }
+
+/// What many lanes want is read once, also where only a part of it can be kept.
+#[tokio::test(start_paused = true)]
+async fn p2_lanes_that_move_share_one_read() {
+    let source = records(60_000);
+    let exporters: Vec<Told> = (0..10).map(|_| told(Does::Accept)).collect();
+    let mut builder = LogShipper::builder(source).offsets(MemoryOffsets::new()).offset_key("key");
+    for (number, exporter) in exporters.iter().enumerate() {
+        builder = builder.lane(Lane::new(format!("lane{number}"), exporter.clone()).chunk(1_000 + number));
+    }
+    let shipper = builder.lookback(None).byte_budget(8_000_000).cpu_work(CpuWork::Inline).build().unwrap();
+    let report = shipper.run_once().await.unwrap().require_complete().unwrap();
+    assert_eq!(report.source_records, 60_000, "{report}");
+}

@@ -74,6 +74,8 @@ struct Inner {
     records: AtomicU64,
     windows: Mutex<BTreeMap<Partition, Window>>,
     retained: AtomicUsize,
+    /// Pages that lanes have taken.
+    taken: AtomicU64,
     /// Lanes that want nothing more.
     left: Mutex<BTreeSet<usize>>,
 }
@@ -115,6 +117,7 @@ impl Reader {
             records: AtomicU64::new(0),
             windows: Mutex::default(),
             retained: AtomicUsize::new(0),
+            taken: AtomicU64::new(0),
             left: Mutex::default(),
         };
         Reader { shared: Arc::new(shared) }
@@ -122,9 +125,14 @@ impl Reader {
 
     /// The page behind `start`, for the lane of this number.
     pub(crate) async fn page(&self, lane: usize, partition: &Partition, start: &Start) -> Result<Taken, Error> {
-        if self.shared.retained.load(Ordering::Relaxed) > self.shared.options.retained_max / 2 {
-            // Whoever could take the kept pages now does so, before this read drives them out.
+        // Whoever could take the kept pages now does so, before this read drives them out. Lanes that do not move are not
+        // waited for.
+        while self.shared.retained.load(Ordering::Relaxed) > self.shared.options.retained_max / 2 {
+            let taken = self.shared.taken.load(Ordering::Relaxed);
             tokio::task::yield_now().await;
+            if self.shared.taken.load(Ordering::Relaxed) == taken {
+                break;
+            }
         }
         let read = {
             let mut windows = self.shared.lock();
@@ -272,6 +280,7 @@ impl Inner {
         if let Some(next) = page.next() {
             window.positions.insert(lane, next.clone());
         }
+        self.taken.fetch_add(1, Ordering::Relaxed);
         self.trim(window);
         Taken { page, from, encoded }
     }
