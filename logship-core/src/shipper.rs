@@ -12,8 +12,8 @@ use crate::engine::{self, CpuWork, Mode};
 use crate::progress::{Progress, ProgressSender};
 use crate::rehearsal;
 use crate::{
-    Clock, Error, ErrorKind, Lane, LaneState, OffsetKey, OffsetStore, Offsets, Query, RunReport, Source, Timestamp,
-    Transform,
+    Clock, Error, ErrorKind, Lane, LaneState, OffsetKey, OffsetStore, Offsets, Query, RunReport, SecretProvider,
+    Source, Timestamp, Transform,
 };
 
 /// Reads a source from the last offset, once, and gives each lane what is new to it.
@@ -57,6 +57,7 @@ pub struct LogShipper {
     pub(crate) delete_shipped: bool,
     pub(crate) transforms: Arc<[Arc<dyn Transform>]>,
     pub(crate) lanes: Vec<Lane>,
+    pub(crate) secrets: Arc<dyn SecretProvider>,
     pub(crate) byte_budget: usize,
     pub(crate) shares: Shares,
     pub(crate) page_records: usize,

@@ -51,6 +51,7 @@ pub(super) fn courier(
     Courier {
         lane: Arc::from(lane.id.as_str()),
         exporter: Arc::clone(&lane.exporter),
+        secrets: Arc::clone(&shipper.secrets),
         encoding: lane.exporter.encoding(),
         limits,
         options,

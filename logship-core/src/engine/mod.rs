@@ -17,6 +17,7 @@ mod meter;
 mod offload;
 mod outbox;
 mod reader;
+mod renewal;
 mod signal;
 
 use std::collections::BTreeMap;
