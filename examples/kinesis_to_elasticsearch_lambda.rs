@@ -3,9 +3,8 @@
 //! Elasticsearch refuses for good goes to a queue. A run stops 30 s before its time is up, and the next goes on where it
 //! stopped.
 //!
-//! Started by a schedule, every minute, with a reserved concurrency of one. (A second run at a time would do no harm: it
-//! finds the offsets taken, and fails.) The events of Kinesis's own trigger are not looked at, as what is behind them is in
-//! the offsets.
+//! A schedule starts it, every minute. It reads the stream by itself, so it needs no trigger of Kinesis's. A second run at
+//! a time does no harm: it finds the offsets taken, and fails; a reserved concurrency of one spares that.
 //!
 //! The environment says what:
 //!
@@ -45,7 +44,9 @@ use logship::secrets::{AwsConfig, AwsSecrets, Connection};
 use logship::sources::jsonl::JsonlFields;
 use logship::sources::kinesis::{KinesisSource, KinesisSourceConfig, Payload};
 use logship::state::s3::{ObjectOffsets, S3OffsetsConfig};
-use logship::{BuildContext, Filter, Lane, LogShipper, Query, Redact, Redaction, RedactionConfig, SecretProvider};
+use logship::{
+    BuildContext, Filter, Lane, LaneStatus, LogShipper, Query, Redact, Redaction, RedactionConfig, SecretProvider,
+};
 use serde_json::{Value, json};
 
 /// Any error fails the invocation with its text.
@@ -137,6 +138,12 @@ pub async fn handle(settings: &Settings, event: LambdaEvent<Value>) -> Result<Va
         .build()?;
     let report = shipper.run_once().await?;
     println!("{report}");
+    // To run out of time is no failure; a lane that cannot go on is one, so that alarms hear of it.
+    for lane in &report.lanes {
+        if let LaneStatus::Stopped(error) = &lane.status {
+            return Err(format!("{}: {error}", lane.id).into());
+        }
+    }
     let accepted = |lane: &str| report.lane(lane).map_or(0, |lane| lane.accepted);
     let (search, broken) = (accepted("search"), accepted("broken"));
     Ok(json!({"complete": report.is_complete(), "accepted": search, "broken": broken}))

@@ -217,17 +217,10 @@ fn code<E: ProvideErrorMetadata>(error: &SdkError<E>) -> &str {
 
 /// The error of a request that was refused as a whole.
 fn refused(error: SdkError<PutRecordsError>) -> Error {
-    let advice = match code(&error) {
-        // Of one record, which is not named: the halves will tell.
-        "InvalidArgumentException" | "ValidationException" => Some(Advice::Split),
-        "KMSThrottlingException" => Some(Advice::After(None)),
-        _ => None,
-    };
+    // Of one record, which is not named: the halves will tell.
+    let is_of_one = matches!(code(&error), "InvalidArgumentException" | "ValidationException");
     let error = failure("kinesis put", error);
-    match advice {
-        Some(advice) => error.advise(advice),
-        None => error,
-    }
+    if is_of_one { error.advise(Advice::Split) } else { error }
 }
 
 /// What became of each record. Those that Kinesis did not take it names with `ProvisionedThroughputExceededException` or

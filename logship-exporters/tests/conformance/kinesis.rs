@@ -267,7 +267,7 @@ async fn each_answer_has_its_meaning() {
     let exporter = kinesis(&server.url(), json!({})).unwrap();
     for (status, code, kind, advice) in [
         (400, "ProvisionedThroughputExceededException", ErrorKind::Throttled, Advice::After(None)),
-        (400, "KMSThrottlingException", ErrorKind::Rejected, Advice::After(None)),
+        (400, "KMSThrottlingException", ErrorKind::Throttled, Advice::After(None)),
         (400, "KMSAccessDeniedException", ErrorKind::Rejected, Advice::Never),
         (400, "InvalidArgumentException", ErrorKind::Rejected, Advice::Split),
         (400, "ResourceNotFoundException", ErrorKind::NotFound, Advice::Never),
