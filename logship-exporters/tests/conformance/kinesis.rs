@@ -93,14 +93,17 @@ impl Emulator {
         let aws = Aws::new(&config, &Connection::default(), &BuildContext::default()).unwrap();
         let client = Client::new(aws.sdk_config().await.unwrap());
         client.create_stream().stream_name(&stream).shard_count(2).send().await.unwrap();
+        let mut is_ready = false;
         for _ in 0..1_000 {
             let described = client.describe_stream_summary().stream_name(&stream).send().await.unwrap();
-            if described.stream_description_summary.unwrap().stream_status == StreamStatus::Active {
-                return Emulator { client, url, stream };
+            is_ready = described.stream_description_summary.unwrap().stream_status == StreamStatus::Active;
+            if is_ready {
+                break;
             }
             tokio::task::yield_now().await;
         }
-        panic!("the stream is not ready");
+        assert!(is_ready, "the stream is not ready");
+        Emulator { client, url, stream }
     }
 
     /// What each shard holds, the key and the record.
