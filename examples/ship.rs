@@ -9,7 +9,7 @@
 //!
 //! Where the file names no log store, and `--logs` does not either, it is `logs.db` here, in SQLite, which is made with
 //! some rows to look at if it is not there. Secrets are looked for as Kestra does: `SECRET_NAME` in the environment,
-//! in base64.
+//! in base64; and at AWS if their names begin with `ssm:` or `secretsmanager:`.
 //!
 //! It ends with 0 when all there was is shipped; 1 when a lane could not go on, and its records are still in the log
 //! store; 2 when the configuration is wrong, and nothing was sent; 3 when another process has the offset key; 4 when it
@@ -28,6 +28,7 @@ use futures::future::{join_all, try_join_all};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use logship::config::{ConfigFile, Syntax, parse_range, schema};
 use logship::kestra::{EnvironmentSecrets, Flow, FlowContext};
+use logship::secrets::{AwsConfig, AwsSecrets, Connection};
 use logship::{
     BuildContext, Error, ErrorKind, Fields, LaneStatus, LogShipper, Progress, RunReport, Timestamp, registry,
 };
@@ -144,7 +145,9 @@ fn is_stuck(report: &RunReport) -> bool {
 async fn jobs(path: &Path, arguments: &Arguments) -> Result<Vec<Job>, Error> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| Error::config("FILE", format!("cannot read {}", path.display())).with_source(error))?;
-    let context = BuildContext::new(Arc::new(EnvironmentSecrets));
+    let others = BuildContext::new(Arc::new(EnvironmentSecrets));
+    let secrets = AwsSecrets::new(&AwsConfig::default(), &Connection::default(), &others)?;
+    let context = BuildContext::new(Arc::new(secrets));
     let registry = registry();
     if !Flow::is_flow(&text) {
         let mut defaults = fields(json!({"offsets": {"type": "file", "dir": arguments.offsets}}));
@@ -155,6 +158,7 @@ async fn jobs(path: &Path, arguments: &Arguments) -> Result<Vec<Job>, Error> {
         }
         let file = ConfigFile::parse_with(&text, Syntax::of(path), &defaults)?;
         let lanes = file.config.exporters.iter().map(|exporter| exporter.id.clone()).collect();
+        file.config.fetch_secrets(&context).await?;
         let shipper = file.build(&registry, &context)?;
         return Ok(vec![Job { name: file.config.offset_key.clone(), lanes, shipper }]);
     }
@@ -164,6 +168,7 @@ async fn jobs(path: &Path, arguments: &Arguments) -> Result<Vec<Job>, Error> {
     let source = registry.source(kind, source, &context)?;
     let offsets = registry.store("file", fields(json!({"dir": arguments.offsets})), &context)?;
     let enabled = flow.shippers.iter().filter(|shipper| !shipper.disabled);
+    try_join_all(enabled.clone().map(|task| task.fetch_secrets(&context))).await?;
     let jobs = enabled.map(|task| {
         let lanes = task.exporters.iter().map(|exporter| exporter.id.clone()).collect();
         let shipper = task.build(source.clone(), offsets.clone(), &registry, &context)?;

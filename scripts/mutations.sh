@@ -95,6 +95,16 @@ mutate "a key that a neighbour has found is good for all" logship-exporters/src/
   'if *state.refused.as_ref().unwrap_or(&state.current) == fresh {' 'if state.current == fresh {' \
   cargo test -q -p logship --locked --test rotation
 
+mutate "secrets behind a network are asked for anew" $core/renewal.rs \
+  'let renewed = secrets.renew().await;' 'let renewed: Result<(), Error> = Ok(drop(secrets));' \
+  cargo test -q -p logship --locked --test rotation
+mutate "new credentials that cannot be had just now are tried for again" $core/delivery.rs \
+  'self.back_off(part, cause)' 'self.back_off(Part { refreshed: true, ..part }, cause)' \
+  cargo test -q -p logship --locked --test rotation
+mutate "a record that Kinesis did not take is sent again" logship-exporters/src/kinesis.rs \
+  '(Some(_), _) => outcome.retry(place),' '(Some(_), _) => outcome.accepted(place),' \
+  cargo test -q -p logship-exporters --features kinesis --locked --test conformance kinesis::c3_of
+
 mutate "an old lease moves nothing in a document" logship-core/src/offset_document.rs \
   'Some(holder) if self.epoch == lease.epoch && self.key == lease.key => Ok(holder),' \
   'Some(holder) if self.epoch >= lease.epoch && self.key == lease.key => Ok(holder),' \

@@ -154,7 +154,8 @@ start_otlp() {
   echo "export LOGSHIP_OTLP_DATADOG_READBACK=http://127.0.0.1:$DATADOG_HTTP_PORT/test/session/logs"
 }
 
-# S3, CloudWatch Logs, Kinesis, SQS, IAM, STS and SSM on one port, without a check of signatures.
+# S3, CloudWatch Logs, Kinesis, Firehose, SQS, IAM, STS, SSM and Secrets Manager on one port, without a check of
+# signatures.
 start_moto() {
   local dir="$ROOT/moto" env
   if is_running "$dir/pid" moto_server; then return; fi

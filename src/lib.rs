@@ -20,6 +20,15 @@ pub use logship_sources as sources;
 /// Offset stores, one module a store.
 pub use logship_state as state;
 
+/// Secrets that AWS keeps, in the Parameter Store of Systems Manager (feature `ssm`) and in Secrets Manager (feature
+/// `secretsmanager`).
+#[cfg(any(feature = "secretsmanager", feature = "ssm"))]
+pub mod secrets {
+    pub use logship_connect::aws::secrets::AwsSecrets;
+    pub use logship_connect::aws::{AssumeRole, AwsConfig, AwsCredentials};
+    pub use logship_connect::{Connection, TlsVersion};
+}
+
 pub use logship_core::*;
 
 /// Every exporter, source and offset store that is compiled in. A program adds its own with

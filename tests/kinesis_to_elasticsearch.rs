@@ -3,16 +3,25 @@
 
 #![allow(clippy::unwrap_used, reason = "a test says why it fails by its panic")]
 
+#[path = "../examples/kinesis_to_elasticsearch_lambda.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod lambda;
+
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use lambda::{Settings, event_with, handle};
 use logship::config::ShipperConfig;
-use logship::{BuildContext, DeadLetter, Timestamp, registry};
+use logship::exporters::sqs::{AwsConfig, SqsConfig};
+use logship::sources::jsonl::JsonlFields;
+use logship::sources::kinesis::{KinesisSourceConfig, Payload};
+use logship::{BuildContext, DeadLetter, Redact, RedactionConfig, Timestamp, registry};
 use logship_connect::Connection;
 use logship_testkit::conformance::server;
-use logship_testkit::strict::elasticsearch::StrictElasticsearch;
+use logship_testkit::strict::elasticsearch::{Credentials, StrictElasticsearch};
 use logship_testkit::strict::logzio::StrictLogzio;
 use serde_json::{Value, json};
 
@@ -98,11 +107,15 @@ impl Account {
     }
 }
 
-fn config(account: &Account, elasticsearch: &str, logzio: &str, offsets: &std::path::Path) -> ShipperConfig {
-    let aws = json!({
+fn aws(account: &Account) -> Value {
+    json!({
         "region": "us-east-1", "endpoint": account.url,
         "credentials": {"static": {"access_key_id": "AKIDKIT", "secret_access_key": "hunter2-secret"}},
-    });
+    })
+}
+
+fn config(account: &Account, elasticsearch: &str, logzio: &str, offsets: &std::path::Path) -> ShipperConfig {
+    let aws = aws(account);
     let is_broken = |exists: bool| json!({"filters": [{"attribute": "logship.parse_error", "exists": exists}]});
     let queue = json!({"type": "sqs", "queue_url": account.queue_url, "aws": aws});
     let mut broken = queue.clone();
@@ -198,4 +211,101 @@ async fn n5_what_the_destination_refuses_for_good_lies_in_the_queue_as_a_letter(
     assert_eq!(letters.len(), 1);
     assert_eq!((letters[0].exporter.as_str(), letters[0].record.body.as_str()), ("search", Some("many")));
     assert!(!letters[0].reason.is_empty());
+}
+
+/// The settings of the Lambda function, with the key of Elasticsearch in the Parameter Store.
+async fn settings(account: &Account, elasticsearch: &str) -> Settings {
+    let aws_json = aws(account);
+    let aws: AwsConfig = serde_json::from_value(aws_json.clone()).unwrap();
+    let client = Connection::default().client("make a bucket", &BuildContext::default()).unwrap();
+    let bucket = client.put(format!("{}/{}", account.url, account.name)).send().await.unwrap();
+    assert!(bucket.status().is_success());
+    let mut source = KinesisSourceConfig::new(&account.name);
+    (source.payload, source.json, source.aws) = (Payload::Cloudwatch, Some(JsonlFields::default()), aws.clone());
+    source.exclude_log_groups = vec![account.own_group()];
+    let key = format!("ssm:/{}/key", account.name);
+    let search = json!({"hosts": [elasticsearch], "index": "logs", "auth": {"api_key": {"secret": key}}});
+    let mut queue = SqsConfig::new(&account.queue_url);
+    queue.aws = aws.clone();
+    let state = json!({"url": format!("s3://{}/state", account.name), "aws": aws_json});
+    Settings {
+        source,
+        search: serde_json::from_value(search).unwrap(),
+        secret_names: BTreeSet::from([key]),
+        secrets: aws,
+        queue,
+        redaction: RedactionConfig { fields: vec![("card".to_owned(), Redact::Mask)], ..RedactionConfig::default() },
+        state: serde_json::from_value(state).unwrap(),
+    }
+}
+
+/// Puts a key into the Parameter Store, as Elasticsearch gives it out.
+async fn keep_key(account: &Account, key: &str) {
+    let name = format!("/{}/key", account.name);
+    let value = BASE64.encode(format!("shipper:{key}"));
+    let parameter = json!({"Name": name, "Value": value, "Type": "SecureString", "Overwrite": true});
+    ask(&account.url, "ssm", "AmazonSSM.PutParameter", parameter).await;
+}
+
+/// Goal: a function that has too little time stops 30 s before that is up, and others go on where it stopped, each event
+/// once and masked, and what is broken in the queue. Method: a stream that is asked so seldom that not all can be read in
+/// the first run, and a key that is replaced before the second.
+#[tokio::test(flavor = "multi_thread")]
+async fn c7_a_run_of_the_function_stops_before_its_time_is_up_and_the_next_goes_on() {
+    const BATCHES: usize = 60;
+    const EVENTS: usize = 400;
+    let Some(moto) = server("LOGSHIP_MOTO_URL") else { return };
+    let (account, search) = (Account::new(moto).await, StrictElasticsearch::start().await.unwrap());
+    keep_key(&account, "hunter2-first").await;
+    search.rotate_credentials(Credentials::api_key("shipper", "hunter2-first"));
+    let message = |number: usize| json!({"message": format!("event {number}"), "card": "secret-card"}).to_string();
+    for batch in 0..BATCHES {
+        account.log(&account.group(), (0..EVENTS).map(|number| message(batch * EVENTS + number))).await;
+    }
+    account.put(b"no JSON").await;
+    let mut settings = settings(&account, &search.url()).await;
+    settings.source.requests_per_second = 1;
+
+    let began = Instant::now();
+    let answer = handle(&settings, event_with(Duration::from_secs(38)).unwrap()).await.unwrap();
+    let first = search.count("logs");
+    assert_eq!(
+        (answer["complete"].as_bool(), answer["accepted"].as_u64()),
+        (Some(false), Some(first as u64)),
+        "{answer}"
+    );
+    assert!(first > 0 && first < BATCHES * EVENTS, "{answer}");
+    assert!(began.elapsed() < Duration::from_secs(38 - 15), "{:?}", began.elapsed());
+
+    keep_key(&account, "hunter2-second").await;
+    search.rotate_credentials(Credentials::api_key("shipper", "hunter2-second"));
+    settings.source.requests_per_second = 1_000;
+    let answer = handle(&settings, event_with(Duration::from_secs(600)).unwrap()).await.unwrap();
+    let rest = (BATCHES * EVENTS - first) as u64;
+    assert_eq!((answer["complete"].as_bool(), answer["accepted"].as_u64()), (Some(true), Some(rest)), "{answer}");
+    let documents: Vec<Value> = search.documents("logs").into_values().collect();
+    let messages: BTreeSet<&str> = documents.iter().map(|document| document["message"].as_str().unwrap()).collect();
+    assert_eq!((documents.len(), messages.len(), search.duplicates()), (BATCHES * EVENTS, BATCHES * EVENTS, 0));
+    assert!(!serde_json::to_string(&documents).unwrap().contains("secret-card"), "masked");
+    let broken = account.messages().await;
+    assert_eq!((broken.len(), &broken[0]["body"]), (1, &json!("no JSON")));
+}
+
+/// Goal: a function that cannot do its work fails, with words that say what is missing: a secret, and then the right one.
+#[tokio::test]
+async fn the_function_fails_where_it_cannot_go_on() {
+    let Some(moto) = server("LOGSHIP_MOTO_URL") else { return };
+    let (account, search) = (Account::new(moto).await, StrictElasticsearch::start().await.unwrap());
+    search.rotate_credentials(Credentials::api_key("shipper", "hunter2-right"));
+    let settings = settings(&account, &search.url()).await;
+    let run = async || handle(&settings, event_with(Duration::from_secs(60)).unwrap()).await;
+    let error = run().await.unwrap_err().to_string();
+    assert!(error.contains(&format!("ssm:/{}/key", account.name)) && error.contains("no such parameter"), "{error}");
+    keep_key(&account, "hunter2-wrong").await;
+    assert_eq!(run().await.unwrap()["complete"], true, "there is nothing to ship yet");
+    account.log(&account.group(), ["event".to_owned()]).await;
+    let error = run().await.unwrap_err().to_string();
+    assert!(error.contains("search: ") && error.contains("not let in") && !error.contains("hunter2"), "{error}");
+    keep_key(&account, "hunter2-right").await;
+    assert_eq!(run().await.unwrap()["accepted"], 1);
 }

@@ -1,10 +1,11 @@
 //! Keys are replaced while requests are under way with the old ones: no lane stops for it.
 
-#![allow(clippy::unwrap_used, reason = "a test says why it fails by its panic")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says why it fails by its panic")]
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
@@ -14,9 +15,13 @@ use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use logship::config::ShipperConfig;
 use logship::sources::memory::MemorySource;
 use logship::state::memory::MemoryOffsets;
-use logship::{BuildContext, Lane, LaneStatus, LogShipper, Timestamp, registry};
+use logship::{
+    BuildContext, Error, ErrorKind, Lane, LaneReport, LaneStatus, LogShipper, Secret, SecretProvider, Timestamp,
+    async_trait, registry,
+};
 use serde_json::{Value, json};
 use tokio::sync::Barrier;
 
@@ -122,4 +127,65 @@ go_on! {
     otlp_goes_on_when_two_requests_meet_a_replaced_key: "otlp", |url, key|
         json!({"endpoint": url, "headers": {"api-key": key}});
     splunk_goes_on_when_two_requests_meet_a_replaced_key: "splunk", |url, key| json!({"url": url, "token": key});
+}
+
+/// Secrets behind a network: the one that it gave out last, and what asking it anew comes to, time after time. One that
+/// is found may come with the failure of another.
+#[derive(Debug)]
+struct Remote {
+    known: Mutex<&'static str>,
+    answers: Mutex<VecDeque<(&'static str, Option<ErrorKind>)>>,
+}
+
+#[async_trait]
+impl SecretProvider for Remote {
+    fn secret(&self, _: &str) -> Option<Secret> {
+        Some(Secret::new(*self.known.lock().unwrap()))
+    }
+
+    async fn renew(&self) -> Result<(), Error> {
+        let (known, failed) = self.answers.lock().unwrap().pop_front().unwrap();
+        *self.known.lock().unwrap() = known;
+        failed.map_or(Ok(()), |kind| Err(Error::new(kind, "ask the vault", "the vault says no")))
+    }
+}
+
+/// Ships over a destination that takes the new token only, with a vault that answers so.
+async fn ship_with(answers: impl IntoIterator<Item = (&'static str, Option<ErrorKind>)>) -> LaneReport {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let answer = |headers: HeaderMap| async move {
+        if headers["authorization"] == format!("Bearer {NEW}") { StatusCode::OK } else { StatusCode::UNAUTHORIZED }
+    };
+    tokio::spawn(async move { axum::serve(listener, Router::new().fallback(answer)).await });
+    let remote = Arc::new(Remote { known: Mutex::new(OLD), answers: Mutex::new(answers.into_iter().collect()) });
+    let config: ShipperConfig = serde_json::from_value(json!({
+        "source": {"type": "memory"}, "offsets": {"type": "memory"}, "lookback_secs": 0,
+        "exporters": [{
+            "id": "door", "type": "http", "url": url, "auth": {"bearer": {"token": {"secret": "TOKEN"}}},
+            "lane": {"retry": {"delay_initial_ms": 1, "delay_max_ms": 2}},
+        }],
+    }))
+    .unwrap();
+    let source = MemorySource::new();
+    source.push("logs", Timestamp::now(), |record| record.body = "text".into());
+    let mut registry = registry();
+    registry.add_source("memory", move |_, _| Ok(source.clone()));
+    let shipper = config.build(&registry, &BuildContext::new(remote)).unwrap();
+    shipper.run_once().await.unwrap().lanes.remove(0)
+}
+
+/// Goal: a lane whose secret is behind a network finds the new one; where that may be had later it waits, where it is not to
+/// be had it stops with the reason; and what became of another's secret is none of its business.
+#[tokio::test]
+async fn secrets_behind_a_network_are_asked_for_before_they_are_read_again() {
+    let (throttled, gone) = (Some(ErrorKind::Throttled), Some(ErrorKind::NotFound));
+    for answers in [vec![(NEW, None)], vec![(OLD, throttled), (NEW, None)], vec![(NEW, gone)]] {
+        let lane = ship_with(answers.clone()).await;
+        assert!(matches!(lane.status, LaneStatus::Complete) && lane.accepted == 1, "{answers:?}: {lane:?}");
+    }
+    for (answers, words) in [([(OLD, gone)], "the vault says no"), ([(OLD, None)], "still the ones")] {
+        let LaneStatus::Stopped(error) = ship_with(answers).await.status else { panic!("{answers:?}") };
+        assert!(error.to_string().contains(words), "{error}");
+    }
 }

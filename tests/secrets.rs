@@ -480,6 +480,22 @@ fn misconfigure(credentials: &mut Credentials) -> Seen {
             json!({"endpoint": format!("http://user:{}@host:port/", secret("amuser")), "rule_id": "r",
                 "stream_name": "s"}),
         ),
+        (
+            "kinesis",
+            json!({"stream_name": "s", "aws": {"region": "r", "credentials": {"static": {
+                "access_key_id": secret("kinesisid"), "secret_access_key": secret("kinesiskey")}}}}),
+        ),
+        ("kinesis", json!({"stream_name": "s", "aws": {"endpoint": format!("http://u:{}@h/", secret("kinesisuser"))}})),
+        (
+            "firehose",
+            json!({"delivery_stream_name": "s", "aws": {"region": "r", "credentials": {"static": {
+                "access_key_id": "x", "secret_access_key": [secret("firehoselist")]}}}}),
+        ),
+        (
+            "firehose",
+            json!({"delivery_stream_name": "s", "aws": {"region": "r", "credentials": {"static": {
+                "access_key_id": "x", "secret_access_key": secret("firehosekey")}}}}),
+        ),
         ("datadog", json!({"api_key": format!("{}\n", secret("ddline"))})),
         ("datadog", json!({"api_key": "k", "url": format!("http://user:{}@host/", secret("dduser"))})),
         ("datadog", json!({"api_key": "k", "chunk_bytes_max": secret("ddnumber")})),

@@ -176,3 +176,69 @@ fn every_link_between_documents_leads_somewhere() {
     }
     assert!(links > 20 && broken.is_empty(), "{links} links, of which these lead nowhere:\n  {}", broken.join("\n  "));
 }
+
+/// The crates of a build of `logship` with these features and no others; those of the default ones without any.
+fn crates_of(features: Option<&str>) -> Vec<String> {
+    let mut tree = std::process::Command::new(env!("CARGO"));
+    tree.current_dir(root()).args([
+        "tree",
+        "--offline",
+        "--package",
+        "logship",
+        "--edges",
+        "normal",
+        "--prefix",
+        "none",
+    ]);
+    if let Some(features) = features {
+        tree.args(["--no-default-features", "--features", features]);
+    }
+    let output = tree.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let mut names: Vec<String> = text.lines().filter_map(|line| Some(line.split(' ').next()?.to_owned())).collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// What only some want: the SDKs of the clouds, and what reaches a network or a database.
+fn is_heavy(name: &str) -> bool {
+    ["aws-", "azure_", "gcp_auth", "object_store", "elasticsearch", "reqwest", "rustls", "hyper", "sqlx"]
+        .iter()
+        .any(|heavy| name.starts_with(heavy))
+}
+
+/// Goal: nobody builds the SDK of a cloud that is not asked for. Method: the crates that cargo would build, by feature.
+#[test]
+fn a_build_has_the_sdk_of_no_cloud_that_was_not_asked_for() {
+    let default = crates_of(None);
+    let heavy: Vec<&String> = default.iter().filter(|name| is_heavy(name)).collect();
+    assert!(default.len() > 30 && heavy.is_empty(), "the default build has {heavy:?}");
+    // Who gives out credentials of AWS.
+    let shared = ["aws-sdk-sts", "aws-sdk-sso", "aws-sdk-ssooidc"];
+    for (feature, sdks) in [
+        ("azure_blob", vec!["azure_core", "azure_identity", "object_store"]),
+        ("azure_monitor", vec!["azure_core", "azure_identity"]),
+        ("cloudwatch", vec!["aws-sdk-cloudwatchlogs"]),
+        ("elasticsearch", vec![]),
+        ("firehose", vec!["aws-sdk-firehose"]),
+        ("gcp_logging", vec!["gcp_auth"]),
+        ("gcs", vec!["gcp_auth", "object_store"]),
+        ("http", vec![]),
+        ("kinesis", vec!["aws-sdk-kinesis"]),
+        ("s3", vec!["object_store"]),
+        ("secretsmanager", vec!["aws-sdk-secretsmanager"]),
+        ("sqs", vec!["aws-sdk-sqs"]),
+        ("ssm", vec!["aws-sdk-ssm"]),
+    ] {
+        let is_sdk = |name: &&String| {
+            let clouds = ["azure_core", "azure_identity", "gcp_auth", "object_store"];
+            let is_known = name.starts_with("aws-sdk-") || clouds.contains(&name.as_str());
+            is_known && !shared.contains(&name.as_str())
+        };
+        let found = crates_of(Some(feature));
+        let found: Vec<&str> = found.iter().filter(is_sdk).map(String::as_str).collect();
+        assert_eq!(found, sdks, "{feature}");
+    }
+}

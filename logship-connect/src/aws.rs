@@ -7,6 +7,8 @@
 mod client;
 mod credentials;
 mod failure;
+#[cfg(feature = "_aws_secrets")]
+pub mod secrets;
 
 use std::fmt;
 use std::path::PathBuf;

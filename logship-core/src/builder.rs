@@ -9,7 +9,10 @@ use crate::engine::budget::Shares;
 use crate::page::Until;
 use crate::progress::ProgressSender;
 use crate::shipper::LogShipper;
-use crate::{Clock, Error, Lane, OffsetKey, OffsetStore, Query, Source, SystemClock, Timestamp, Transform};
+use crate::{
+    Clock, Error, Lane, NoSecrets, OffsetKey, OffsetStore, Query, SecretProvider, Source, SystemClock, Timestamp,
+    Transform,
+};
 
 /// Where a lane begins that has no offset yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +46,7 @@ pub struct LogShipperBuilder {
     delete_shipped: bool,
     transforms: Vec<Arc<dyn Transform>>,
     lanes: Vec<Lane>,
+    secrets: Arc<dyn SecretProvider>,
     byte_budget: usize,
     page_records: usize,
     page_bytes: usize,
@@ -70,6 +74,7 @@ impl LogShipperBuilder {
             delete_shipped: false,
             transforms: Vec::new(),
             lanes: Vec::new(),
+            secrets: Arc::new(NoSecrets),
             byte_budget: 64 * 1024 * 1024,
             page_records: 1000,
             page_bytes: 1024 * 1024,
@@ -184,6 +189,15 @@ impl LogShipperBuilder {
     #[must_use]
     pub fn lane(mut self, lane: Lane) -> Self {
         self.lanes.push(lane);
+        self
+    }
+
+    /// Where the secrets of the exporters are kept, if they are asked for over a network: they are
+    /// [renewed](SecretProvider::renew) before an exporter that is not let in any more reads them again. Default: nobody
+    /// has to be asked.
+    #[must_use]
+    pub fn secrets(mut self, secrets: Arc<dyn SecretProvider>) -> Self {
+        self.secrets = secrets;
         self
     }
 
@@ -320,6 +334,7 @@ impl LogShipperBuilder {
             delete_shipped: self.delete_shipped,
             transforms: self.transforms.into(),
             lanes: self.lanes,
+            secrets: self.secrets,
             byte_budget: self.byte_budget,
             shares,
             page_records: self.page_records,

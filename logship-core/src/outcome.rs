@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::{Error, ErrorKind};
+
 /// What became of each record of a chunk that was answered.
 ///
 /// ```
@@ -52,6 +54,14 @@ impl Rejection {
     /// A refusal.
     pub fn new(code: impl Into<String>, reason: impl Into<String>) -> Self {
         Rejection { code: code.into(), reason: reason.into() }
+    }
+
+    /// The error of a lane that stops in front of the refused record.
+    pub(crate) fn stops_at(&self, id: &str) -> Error {
+        let message = format!(
+            "the destination refuses a record for good, and the lane stops in front of what is behind it: {self}"
+        );
+        Error::new(ErrorKind::Rejected, "export", message).with("record", id)
     }
 }
 

@@ -28,6 +28,11 @@ impl BuildContext {
         reference.resolve(field, self.secrets.as_ref())
     }
 
+    /// Where secrets are kept, for whoever has to ask there first.
+    pub fn secrets(&self) -> &Arc<dyn SecretProvider> {
+        &self.secrets
+    }
+
     /// Finds the secret that stands in `field`, if anything stands there.
     pub fn optional_secret(&self, field: &str, reference: Option<&SecretRef>) -> Result<Option<Secret>, Error> {
         reference.map(|reference| self.secret(field, reference)).transpose()

@@ -1,12 +1,13 @@
 //! Values that must not show.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer};
 
-use crate::{Error, ErrorKind};
+use crate::{Error, ErrorKind, async_trait};
 
 /// A password, token or key. It shows as `***` wherever it is printed, cannot be serialised, and its memory is wiped
 /// when it is dropped.
@@ -129,9 +130,33 @@ impl<'de> Deserialize<'de> for SecretRef {
 }
 
 /// Where secrets are kept: a vault, a parameter store, the orchestrator's own.
+///
+/// Whoever holds them at hand writes [`secret`](SecretProvider::secret) alone. Who has to ask for them over a network
+/// does so in [`fetch`](SecretProvider::fetch) and answers out of what it found, since nothing waits while a shipper is
+/// built.
+#[async_trait]
 pub trait SecretProvider: fmt::Debug + Send + Sync {
-    /// The secret of this name, or `None` if there is none.
+    /// The secret of this name, or `None` if there is none. At once.
     fn secret(&self, name: &str) -> Option<Secret>;
+
+    /// Asks for the secrets of these names, so that [`secret`](SecretProvider::secret) has them. Names that others know
+    /// are passed over. By default there is nobody to ask.
+    ///
+    /// # Errors
+    /// Which secret is not to be had, why, and what to do; never what a secret is.
+    async fn fetch(&self, names: &BTreeSet<String>) -> Result<(), Error> {
+        let _ = names;
+        Ok(())
+    }
+
+    /// Asks anew for all that was fetched, because a destination does not let us in any more. What cannot be had stays
+    /// as it was. By default there is nobody to ask.
+    ///
+    /// # Errors
+    /// As [`fetch`](SecretProvider::fetch), of the first that cannot be had.
+    async fn renew(&self) -> Result<(), Error> {
+        Ok(())
+    }
 }
 
 /// Knows no secrets. Environment variables and files need no provider.

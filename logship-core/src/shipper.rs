@@ -13,7 +13,8 @@ use crate::page::Until;
 use crate::progress::{Progress, ProgressSender};
 use crate::rehearsal;
 use crate::{
-    Clock, Error, ErrorKind, Lane, LaneState, OffsetKey, OffsetStore, Offsets, Query, RunReport, Source, Transform,
+    Clock, Error, ErrorKind, Lane, LaneState, OffsetKey, OffsetStore, Offsets, Query, RunReport, SecretProvider,
+    Source, Transform,
 };
 
 /// Reads a source from the last offset, once, and gives each lane what is new to it.
@@ -59,6 +60,7 @@ pub struct LogShipper {
     pub(crate) delete_shipped: bool,
     pub(crate) transforms: Arc<[Arc<dyn Transform>]>,
     pub(crate) lanes: Vec<Lane>,
+    pub(crate) secrets: Arc<dyn SecretProvider>,
     pub(crate) byte_budget: usize,
     pub(crate) shares: Shares,
     pub(crate) page_records: usize,

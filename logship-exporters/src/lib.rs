@@ -52,6 +52,8 @@ pub mod elasticsearch;
     feature = "console",
     feature = "elasticsearch",
     feature = "file",
+    feature = "firehose",
+    feature = "kinesis",
     feature = "sqs",
     feature = "_fuzzing",
     feature = "_http",
@@ -60,6 +62,8 @@ pub mod elasticsearch;
 pub mod encode;
 #[cfg(feature = "file")]
 pub mod file;
+#[cfg(feature = "firehose")]
+pub mod firehose;
 #[cfg(feature = "_fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -69,6 +73,8 @@ pub mod gcp_logging;
 pub mod gcs;
 #[cfg(feature = "http")]
 pub mod http;
+#[cfg(feature = "kinesis")]
+pub mod kinesis;
 #[cfg(feature = "loggly")]
 pub mod loggly;
 #[cfg(feature = "logzio")]
@@ -119,12 +125,16 @@ pub fn register(registry: &mut Registry) {
     elasticsearch::register(registry);
     #[cfg(feature = "file")]
     file::register(registry);
+    #[cfg(feature = "firehose")]
+    firehose::register(registry);
     #[cfg(feature = "gcp_logging")]
     gcp_logging::register(registry);
     #[cfg(feature = "gcs")]
     gcs::register(registry);
     #[cfg(feature = "http")]
     http::register(registry);
+    #[cfg(feature = "kinesis")]
+    kinesis::register(registry);
     #[cfg(feature = "loggly")]
     loggly::register(registry);
     #[cfg(feature = "logzio")]

@@ -68,6 +68,11 @@ impl ProxiedRequest {
     pub fn is_upload(&self) -> bool {
         self.method == "PUT" && self.header("content-length").is_some_and(|length| length != "0")
     }
+
+    /// Whether it is a call of AWS JSON, which says in a header what it asks for.
+    pub fn is_call(&self) -> bool {
+        self.header("x-amz-target").is_some()
+    }
 }
 
 /// Passes requests on, one a connection, but for those that are to fail. Ends when it is dropped.
@@ -90,7 +95,7 @@ pub struct FaultProxy {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Of uploads.
+    /// Of what may fail.
     faults: VecDeque<ProxyFault>,
     requests: Vec<ProxiedRequest>,
 }
@@ -127,7 +132,7 @@ impl FaultProxy {
         format!("http://{}", self.address)
     }
 
-    /// Lets each of the next `times` uploads fail so, after those that were planned before.
+    /// Lets each of the next `times` uploads, or calls of AWS JSON, fail so, after those that were planned before.
     pub fn fail_next(&self, times: usize, fault: ProxyFault) {
         lock(&self.state).faults.extend(std::iter::repeat_n(fault, times));
     }
@@ -158,7 +163,7 @@ async fn serve(mut stream: TcpStream, upstream: &str, state: &Mutex<State>, is_d
         let text = String::from_utf8_lossy(&head);
         head = text.replacen(&request.target, &decoded(&request.target), 1).into_bytes();
     }
-    let fault = request.is_upload().then(|| lock(state).faults.pop_front()).flatten();
+    let fault = (request.is_upload() || request.is_call()).then(|| lock(state).faults.pop_front()).flatten();
     if fault == Some(ProxyFault::DropUnread) {
         lock(state).requests.push(request);
         return Ok(());

@@ -7,10 +7,13 @@ mod file;
 #[cfg(feature = "schema")]
 mod schema;
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use logship_core::{
-    BuildContext, Enrichment, Error, Fields, Lane, LaneOptions, LogShipper, Query, Redaction, RedactionConfig, Registry,
+    BuildContext, Enrichment, Error, Fields, Lane, LaneOptions, LogShipper, Query, Redaction, RedactionConfig,
+    Registry, SecretRef,
 };
 use serde::Deserialize;
 
@@ -153,6 +156,33 @@ pub struct ExporterEntry {
 }
 
 impl ShipperConfig {
+    /// The names of the secrets that it asks a [`SecretProvider`](logship_core::SecretProvider) for, `{"secret": NAME}`.
+    pub fn secret_names(&self) -> BTreeSet<String> {
+        let letters = self.exporters.iter().filter_map(|entry| entry.dead_letter.as_ref());
+        let exporters = self.exporters.iter().map(|entry| &entry.fields);
+        let mut names = BTreeSet::new();
+        for fields in [&self.source.fields, &self.offsets.fields].into_iter().chain(exporters) {
+            fields.values().for_each(|value| collect_secrets(value, &mut names));
+        }
+        for letter in letters {
+            letter.fields.values().for_each(|value| collect_secrets(value, &mut names));
+        }
+        let hash_key = self.redaction.as_ref().and_then(|redaction| redaction.hash_key.as_ref());
+        if let Some(SecretRef::Provider(name)) = hash_key {
+            names.insert(name.clone());
+        }
+        names
+    }
+
+    /// Asks for the secrets, where the program's provider has to ask somebody: before [`build`](Self::build), which
+    /// waits for nobody.
+    ///
+    /// # Errors
+    /// As [`SecretProvider::fetch`](logship_core::SecretProvider::fetch).
+    pub async fn fetch_secrets(&self, context: &BuildContext) -> Result<(), Error> {
+        context.secrets().fetch(&self.secret_names()).await
+    }
+
     /// Makes the shipper. Nothing is read or sent.
     ///
     /// # Errors
@@ -175,6 +205,7 @@ impl ShipperConfig {
             .lease_ttl(Duration::from_millis(self.lease_ttl_ms))
             .poll_interval(Duration::from_millis(self.poll_interval_ms))
             .byte_budget(self.byte_budget)
+            .secrets(Arc::clone(context.secrets()))
             .delete_shipped(self.delete);
         if let Some(redaction) = self.redaction {
             builder = builder.transform(Redaction::new(redaction, context)?);
@@ -196,6 +227,20 @@ impl ShipperConfig {
             builder = builder.lane(lane);
         }
         builder.build()
+    }
+}
+
+/// Finds `{"secret": NAME}` wherever it stands in a field.
+fn collect_secrets(value: &serde_json::Value, names: &mut BTreeSet<String>) {
+    match value {
+        serde_json::Value::Array(items) => items.iter().for_each(|item| collect_secrets(item, names)),
+        serde_json::Value::Object(fields) => match (fields.len(), fields.get("secret")) {
+            (1, Some(serde_json::Value::String(name))) => {
+                names.insert(name.clone());
+            }
+            _ => fields.values().for_each(|field| collect_secrets(field, names)),
+        },
+        _ => {}
     }
 }
 

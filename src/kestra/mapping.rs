@@ -304,6 +304,16 @@ impl Exporter {
         }
     }
 
+    /// The names of the secrets in it.
+    pub(super) fn secret_names(&self) -> impl Iterator<Item = &str> {
+        let templates = self.settings.iter().flat_map(|setting| match &setting.value {
+            Setup::Plain(_) => [].as_slice(),
+            Setup::Text(template) | Setup::Secret(template) => std::slice::from_ref(template),
+            Setup::Texts(templates) => templates.as_slice(),
+        });
+        templates.flat_map(Template::secrets)
+    }
+
     /// Texts that hold secrets among other words, by the names under which a provider finds them.
     pub(super) fn composed(&self) -> impl Iterator<Item = (String, Template)> {
         self.settings.iter().filter_map(|setting| match &setting.value {

@@ -1,12 +1,12 @@
 //! Where the secrets of a flow are found.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use logship_core::{BuildContext, Secret, SecretProvider, SecretRef};
+use logship_core::{BuildContext, Error, Secret, SecretProvider, SecretRef, async_trait};
 
 use super::template::Template;
 
@@ -41,6 +41,7 @@ impl Composed {
     }
 }
 
+#[async_trait]
 impl SecretProvider for Composed {
     fn secret(&self, name: &str) -> Option<Secret> {
         let find = |name: &str| {
@@ -53,6 +54,14 @@ impl SecretProvider for Composed {
             }
             None => find(name).ok(),
         }
+    }
+
+    async fn fetch(&self, names: &BTreeSet<String>) -> Result<(), Error> {
+        self.context.secrets().fetch(names).await
+    }
+
+    async fn renew(&self) -> Result<(), Error> {
+        self.context.secrets().renew().await
     }
 }
 

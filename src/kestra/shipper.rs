@@ -250,6 +250,7 @@ impl Shipper {
         let with_composed = self.with_composed(context);
         let mut builder = LogShipper::builder_shared(source)
             .offsets_shared(offsets)
+            .secrets(Arc::clone(with_composed.secrets()))
             .offset_key(&self.offset_key)
             .query(self.query.clone())
             .lookback(self.lookback)
@@ -268,6 +269,16 @@ impl Shipper {
             builder = builder.lane(Lane::shared(&exporter.id, made).options(options));
         }
         Ok(builder)
+    }
+
+    /// Asks for the secrets of the exporters, where the program's provider has to ask somebody: before [`build`](Self::build),
+    /// which waits for nobody.
+    ///
+    /// # Errors
+    /// As [`SecretProvider::fetch`](logship_core::SecretProvider::fetch).
+    pub async fn fetch_secrets(&self, context: &BuildContext) -> Result<(), Error> {
+        let names = self.exporters.iter().flat_map(Exporter::secret_names).map(str::to_owned).collect();
+        context.secrets().fetch(&names).await
     }
 
     /// The context, which also knows the secrets that stand among other words.

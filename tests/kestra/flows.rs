@@ -1,5 +1,6 @@
 //! What the flows of the guide become.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -7,8 +8,8 @@ use logship::kestra::{Flow, FlowContext, Reads, Shipper};
 use logship::sources::memory::MemorySource;
 use logship::state::memory::MemoryOffsets;
 use logship::{
-    BuildContext, Chunk, Error, Exporter, Fields, Filter, LogShipper, Outcome, Query, Registry, Severity, async_trait,
-    registry,
+    BuildContext, Chunk, Error, Exporter, Fields, Filter, LogShipper, Outcome, Query, Registry, Secret, SecretProvider,
+    Severity, async_trait, registry,
 };
 use serde_json::{Value, json};
 
@@ -287,6 +288,47 @@ tasks:
     let mut mine = flow.clone();
     mine.shippers[0].exporters.drain(..3);
     build(&mine.shippers[0], &registry(), &context).unwrap();
+}
+
+/// Knows what it was asked to fetch, and nothing else.
+#[derive(Debug, Default)]
+struct Remote(Mutex<BTreeSet<String>>);
+
+#[async_trait]
+impl SecretProvider for Remote {
+    fn secret(&self, name: &str) -> Option<Secret> {
+        self.0.lock().unwrap().contains(name).then(|| Secret::new("hunter2"))
+    }
+
+    async fn fetch(&self, names: &BTreeSet<String>) -> Result<(), Error> {
+        self.0.lock().unwrap().extend(names.iter().cloned());
+        Ok(())
+    }
+}
+
+/// Goal: secrets that are asked for over a network are all found before the flow is built, wherever they stand in it.
+#[tokio::test]
+async fn secrets_behind_a_network_are_fetched_before_a_flow_is_built() {
+    let flow = r#"
+id: f
+namespace: n
+tasks:
+  - id: t
+    type: io.kestra.plugin.ee.core.log.LogShipper
+    logExporters:
+      - {id: e, type: io.kestra.plugin.ee.elasticsearch.LogExporter, indexName: i, connection: {
+         hosts: ["http://{{ secret('ssm:/host') }}:1/"], basicAuth: {username: u, password: "a{{ secret('ssm:/p') }}"}}}
+      - {id: d, type: io.kestra.plugin.ee.dash0.LogExporter, endpoint: "http://x", dataset: prod,
+         authToken: "{{ secret('secretsmanager:dash0#token') }}"}
+"#;
+    let flow = Flow::parse(flow, &FlowContext::new()).unwrap();
+    let remote = Arc::new(Remote::default());
+    let context = BuildContext::new(remote.clone());
+    assert!(build(&flow.shippers[0], &registry(), &context).is_err(), "nobody has asked for them yet");
+    flow.shippers[0].fetch_secrets(&context).await.unwrap();
+    let fetched: Vec<String> = remote.0.lock().unwrap().iter().cloned().collect();
+    assert_eq!(fetched, ["secretsmanager:dash0#token", "ssm:/host", "ssm:/p"]);
+    build(&flow.shippers[0], &registry(), &context).unwrap();
 }
 
 /// Goal: nothing secret shows. Method: secrets written in clear, and one in a place where errors quote.

@@ -76,6 +76,7 @@ fn classify(code: &str, status: u16) -> (ErrorKind, Advice, Certainty, &'static 
             | "RequestLimitExceeded"
             | "ProvisionedThroughputExceededException"
             | "BandwidthLimitExceeded"
+            | "KMSThrottlingException"
             | "SlowDown",
             _,
         )

@@ -14,12 +14,13 @@ use super::dead_letter::DeadLetterBox;
 use super::meter::Meter;
 use super::offload::CpuWork;
 use super::part::Part;
+use super::renewal::renew;
 use crate::outcome::Fate;
 use crate::progress::{Progress, ProgressSender};
 use crate::report::LaneReport;
 use crate::{
     Advice, Certainty, Chunk, Clock, Encoding, Error, ErrorKind, Exporter, Idempotency, LaneOptions, Limits, OnReject,
-    Outcome, Rejection,
+    Outcome, Rejection, SecretProvider,
 };
 
 /// What all deliveries of a lane share.
@@ -28,6 +29,8 @@ pub(crate) struct Courier {
     pub(crate) offset_key: Arc<str>,
     pub(crate) lane: Arc<str>,
     pub(crate) exporter: Arc<dyn Exporter>,
+    /// Where its secrets are kept.
+    pub(crate) secrets: Arc<dyn SecretProvider>,
     pub(crate) encoding: Option<Arc<dyn Encoding>>,
     pub(crate) limits: Limits,
     pub(crate) options: LaneOptions,
@@ -247,7 +250,7 @@ impl Courier {
     }
 
     /// The request failed as a whole.
-    async fn failed(&self, mut part: Part, error: Error, standing: &mut [Standing]) -> Result<Vec<Part>, Error> {
+    async fn failed(&self, part: Part, error: Error, standing: &mut [Standing]) -> Result<Vec<Part>, Error> {
         if error.certainty() == Certainty::Unknown {
             (0..part.chunk.len()).for_each(|position| standing[part.index(position)] = Standing::MaybeArrived);
         }
@@ -256,9 +259,9 @@ impl Courier {
             Advice::Split => self.split(part, error, standing).await,
             Advice::Refresh if part.refreshed => Err(error),
             Advice::Refresh => {
-                part.refreshed = true;
-                match tokio::time::timeout(self.options.attempt_timeout, self.exporter.refresh()).await {
-                    Ok(Ok(())) => Ok(vec![part]),
+                let renewed = renew(&*self.exporter, &*self.secrets);
+                match tokio::time::timeout(self.options.attempt_timeout, renewed).await {
+                    Ok(Ok(())) => Ok(vec![Part { refreshed: true, ..part }]),
                     Ok(Err(cause)) if cause.is_retryable() => self.back_off(part, cause).await.map(|part| vec![part]),
                     Ok(Err(cause)) => Err(error.with_source(cause)),
                     Err(_) => self.back_off(part, error).await.map(|part| vec![part]),
@@ -287,7 +290,7 @@ impl Courier {
     async fn reject(&self, part: &Part, refused: Vec<(usize, Rejection)>, standing: &mut [Standing]) -> Option<Error> {
         let (first, rejection) = refused.first()?;
         let id = part.chunk.ids().nth(*first)?;
-        let error = rejected(&id.to_string(), rejection);
+        let error = rejection.stops_at(&id.to_string());
         match (self.options.on_reject, &self.dead_letter) {
             (OnReject::Stop, _) | (OnReject::DeadLetter, None) => {
                 self.lock().reject(&id, rejection);
@@ -420,12 +423,4 @@ impl Courier {
     pub(crate) fn lock(&self) -> MutexGuard<'_, LaneReport> {
         self.report.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The error of a lane that stops in front of a refused record.
-pub(crate) fn rejected(id: &str, rejection: &Rejection) -> Error {
-    let message = format!(
-        "the destination refuses a record for good, and the lane stops in front of what is behind it: {rejection}"
-    );
-    Error::new(ErrorKind::Rejected, "export", message).with("record", id)
 }

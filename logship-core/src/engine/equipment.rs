@@ -54,6 +54,7 @@ pub(super) fn courier(
         offset_key: Arc::from(shipper.offset_key.as_str()),
         lane: Arc::from(lane.id.as_str()),
         exporter: Arc::clone(&lane.exporter),
+        secrets: Arc::clone(&shipper.secrets),
         encoding: lane.exporter.encoding(),
         limits,
         options,

@@ -11,7 +11,6 @@ use super::Mode;
 use super::budget::Gauge;
 use super::chunker::{Chunker, Cut, Input, Pushed};
 use super::deleter;
-use super::delivery::rejected;
 use super::lane::LaneContext;
 use super::late::{Covered, Watch};
 use super::ledger::Change;
@@ -211,7 +210,7 @@ impl<'a> Intake<'a> {
                     watch.passes_over(input.page.head(*index), input.page.read_at);
                 }
                 if pushed.stopped {
-                    stop_error = Some(rejected(&record.id.to_string(), rejection));
+                    stop_error = Some(rejection.stops_at(&record.id.to_string()));
                 }
             }
             let passed_over = pushed.refused.len() - usize::from(pushed.stopped);
@@ -220,7 +219,7 @@ impl<'a> Intake<'a> {
             if let Some((index, rejection)) = pushed.refused.last()
                 && report.rejected_in_a_row >= self.lane.courier.options.rejected_in_a_row_max
             {
-                let error = rejected(&input.page.records()[*index].id.to_string(), rejection);
+                let error = rejection.stops_at(&input.page.records()[*index].id.to_string());
                 stop_error = Some(error.with("rejected_in_a_row", report.rejected_in_a_row));
             }
             report.left += (records - pushed.filtered - passed_over) as u64;

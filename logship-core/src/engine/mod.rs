@@ -18,6 +18,7 @@ mod offload;
 mod outbox;
 mod part;
 mod reader;
+mod renewal;
 mod signal;
 
 use std::collections::BTreeMap;

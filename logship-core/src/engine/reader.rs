@@ -65,6 +65,9 @@ pub(crate) struct Form {
     pub(crate) looks: bool,
 }
 
+/// How often others are let go first without any of them taking a page. To deliver and commit takes a lane a few turns.
+const YIELDS_MAX: u32 = 16;
+
 struct Inner {
     source: Arc<dyn Source>,
     options: ReaderOptions,
@@ -125,22 +128,26 @@ impl Reader {
 
     /// The page behind `start`, for the lane of this number.
     pub(crate) async fn page(&self, lane: usize, partition: &Partition, start: &Start) -> Result<Taken, Error> {
+        let mut idle = 0;
         // Whoever could take the kept pages now does so, before this read drives them out. Lanes that do not move are not
         // waited for.
-        while self.shared.retained.load(Ordering::Relaxed) > self.shared.options.retained_max / 2 {
+        while idle < YIELDS_MAX && self.shared.retained.load(Ordering::Relaxed) > self.shared.options.retained_max / 2 {
+            if let Some(window) = self.shared.lock().get_mut(partition)
+                && let Some(taken) = self.shared.kept(window, lane, start)
+            {
+                return Ok(taken);
+            }
             let taken = self.shared.taken.load(Ordering::Relaxed);
             tokio::task::yield_now().await;
-            if self.shared.taken.load(Ordering::Relaxed) == taken {
-                break;
-            }
+            idle = if self.shared.taken.load(Ordering::Relaxed) == taken { idle + 1 } else { 0 };
         }
         let read = {
             let mut windows = self.shared.lock();
             let window = windows.entry(partition.clone()).or_default();
-            if let Some((page, from)) = window.find(start) {
-                return Ok(self.shared.take(window, lane, page, from));
+            match self.shared.kept(window, lane, start) {
+                Some(taken) => return Ok(taken),
+                None => self.shared.read(window, lane, partition, start),
             }
-            self.shared.read(window, lane, partition, start)
         };
         let page = read.await.map_err(|error| error.duplicate())?;
         let mut windows = self.shared.lock();
@@ -171,6 +178,12 @@ impl Reader {
 impl Inner {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Partition, Window>> {
         self.windows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The page behind `start`, if it is kept.
+    fn kept(&self, window: &mut Window, lane: usize, start: &Start) -> Option<Taken> {
+        let (page, from) = window.find(start)?;
+        Some(self.take(window, lane, page, from))
     }
 
     /// Joins the read that is under way behind `start`, or begins one.

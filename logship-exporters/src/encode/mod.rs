@@ -22,7 +22,7 @@ pub(crate) mod newrelic;
 ))]
 #[allow(dead_code, reason = "each exporter uses its part")]
 pub(crate) mod object;
-#[cfg(any(feature = "sqs", feature = "_http"))]
+#[cfg(any(feature = "firehose", feature = "sqs", feature = "_http"))]
 #[allow(dead_code, reason = "each exporter uses its part")]
 mod records;
 #[cfg(any(feature = "file", feature = "_objects"))]
@@ -32,7 +32,7 @@ pub(crate) mod splunk;
 
 #[cfg(any(feature = "loggly", feature = "logzio"))]
 pub(crate) use self::events::Events;
-#[cfg(any(feature = "sqs", feature = "_http"))]
+#[cfg(any(feature = "firehose", feature = "sqs", feature = "_http"))]
 #[allow(unused_imports, reason = "each exporter uses its part")]
 pub(crate) use self::records::Records;
 #[cfg(any(feature = "file", feature = "_objects"))]

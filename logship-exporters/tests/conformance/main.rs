@@ -18,12 +18,16 @@ mod datadog;
 mod elasticsearch;
 #[cfg(feature = "file")]
 mod file;
+#[cfg(feature = "firehose")]
+mod firehose;
 #[cfg(feature = "gcp_logging")]
 mod gcp_logging;
 #[cfg(feature = "gcs")]
 mod gcs;
 #[cfg(feature = "http")]
 mod http;
+#[cfg(feature = "kinesis")]
+mod kinesis;
 #[cfg(feature = "loggly")]
 mod loggly;
 #[cfg(feature = "logzio")]
@@ -50,7 +54,9 @@ mod sqs;
     feature = "azure_monitor",
     feature = "cloudwatch",
     feature = "datadog",
+    feature = "firehose",
     feature = "gcp_logging",
+    feature = "kinesis",
     feature = "newrelic",
     feature = "splunk"
 ))]
@@ -63,9 +69,11 @@ mod stand;
     feature = "cloudwatch",
     feature = "datadog",
     feature = "elasticsearch",
+    feature = "firehose",
     feature = "gcp_logging",
     feature = "gcs",
     feature = "http",
+    feature = "kinesis",
     feature = "loggly",
     feature = "logzio",
     feature = "loki",

@@ -7,11 +7,12 @@ use std::time::Duration;
 use logship_connect::google::GoogleCredentials;
 use logship_connect::token::{AccessToken, TokenProvider};
 use logship_core::{
-    Advice, BuildContext, Chunk, Cursor, Error, ErrorKind, Exporter, Fields, LogRecord, Page, PageEnd, Partition,
+    Advice, BuildContext, Chunk, Cursor, Error, ErrorKind, Exporter, Fields, Lane, LogRecord, Page, PageEnd, Partition,
     RecordId, Registry, Timestamp, async_trait,
 };
 use logship_exporters::gcs::GcsConfig;
 use logship_exporters::objects::ObjectExporter;
+use logship_testkit::conformance::exporter::ship_records;
 use logship_testkit::proxy::{ProxiedRequest, ProxyFault};
 use logship_testkit::strict::gcs::StrictGcs;
 use serde_json::json;
@@ -68,6 +69,43 @@ async fn each_form_and_packing_is_read_back_by_others() {
             assert!(
                 upload.header("content-encoding").is_none() && upload.header("x-ms-blob-content-encoding").is_none()
             );
+        }
+    }
+}
+
+/// Goal: an object holds as many lines and bytes as it is told, and not one more. Method: the engine ships as many records
+/// as fit, and one more; the objects say how they were cut.
+#[tokio::test]
+async fn an_object_holds_its_limits_of_lines_and_bytes_and_not_one_more() {
+    const LINES: usize = 30;
+    for cloud in all().await {
+        let records = |count: usize| -> Vec<LogRecord> {
+            let time = Timestamp::parse("2026-11-20T08:30:00Z").unwrap();
+            let record = |number: usize| {
+                let id = RecordId::new(Partition::new("logs"), Cursor::number(number as i64 + 1));
+                let mut record = LogRecord::new(id, time);
+                record.body = "x".into();
+                record
+            };
+            (0..count).map(record).collect()
+        };
+        let page = Page::new(Partition::new("logs"), records(LINES), PageEnd::More);
+        let exporter = cloud.exporter(&json!({}));
+        let bytes = Chunk::of_page(page, exporter.encoding().as_deref()).unwrap().body().unwrap().unpacked_len;
+        for (prefix, limits, count, expected) in [
+            ("lines-at", json!({"max_lines_per_file": LINES}), LINES, vec![LINES]),
+            ("lines-past", json!({"max_lines_per_file": LINES}), LINES + 1, vec![1, LINES]),
+            ("lines-less", json!({"maxLinesPerFile": LINES - 1}), LINES, vec![1, LINES - 1]),
+            ("bytes-at", json!({"max_bytes_per_file": bytes}), LINES, vec![LINES]),
+            ("bytes-past", json!({"max_bytes_per_file": bytes - 1}), LINES, vec![1, LINES - 1]),
+        ] {
+            let exporter = cloud.exporter(&clouds::merged(limits, &json!({"prefix": prefix})));
+            let report = ship_records(Lane::new("objects", exporter), records(count)).await;
+            assert!(report.is_complete(), "{report}");
+            let objects = cloud.objects().await.into_iter().filter(|(key, _)| key.starts_with(prefix));
+            let mut cut: Vec<usize> = objects.map(|(key, bytes)| lines(&key, &bytes).len()).collect();
+            cut.sort_unstable();
+            assert_eq!(cut, expected, "{prefix}");
         }
     }
 }

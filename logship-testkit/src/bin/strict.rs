@@ -6,7 +6,9 @@ use logship_testkit::strict::azure_monitor::StrictAzureMonitor;
 use logship_testkit::strict::cloudwatch::StrictCloudWatch;
 use logship_testkit::strict::datadog::StrictDatadog;
 use logship_testkit::strict::elasticsearch::StrictElasticsearch;
+use logship_testkit::strict::firehose::StrictFirehose;
 use logship_testkit::strict::gcp_logging::StrictGcpLogging;
+use logship_testkit::strict::kinesis::StrictKinesis;
 use logship_testkit::strict::loggly::StrictLoggly;
 use logship_testkit::strict::logzio::StrictLogzio;
 use logship_testkit::strict::loki::StrictLoki;
@@ -16,12 +18,14 @@ use logship_testkit::strict::otlp::StrictOtlp;
 use logship_testkit::strict::splunk::StrictSplunk;
 
 /// What there is, and the port of each unless another is given.
-const DESTINATIONS: [(&str, u16); 12] = [
+const DESTINATIONS: [(&str, u16); 14] = [
     ("azure_monitor", 8284),
     ("cloudwatch", 4586),
     ("datadog", 8282),
     ("elasticsearch", 9200),
+    ("firehose", 4573),
     ("gcp_logging", 8285),
+    ("kinesis", 4568),
     ("loggly", 8080),
     ("logzio", 8070),
     ("loki", 3100),
@@ -51,10 +55,20 @@ async fn main() -> io::Result<()> {
         "cloudwatch" => serve(name, StrictCloudWatch::start_on(port).await?, |server| server.url()).await,
         "datadog" => serve(name, StrictDatadog::start_on(port).await?, |server| server.url()).await,
         "elasticsearch" => serve(name, StrictElasticsearch::start_on(port).await?, |server| server.url()).await,
+        "firehose" => {
+            let server = StrictFirehose::start_on(port).await?;
+            server.create("logs");
+            serve(name, server, |server| format!("{}, stream logs", server.url())).await
+        }
         // Where it asks for tokens is in its service account's key, which is shown beside its address.
         "gcp_logging" => {
             let server = StrictGcpLogging::start_on(port).await?;
             serve(name, server, |server| format!("{}, key {}", server.url(), server.service_account_key())).await
+        }
+        "kinesis" => {
+            let server = StrictKinesis::start_on(port).await?;
+            server.create("logs");
+            serve(name, server, |server| format!("{}, stream logs", server.url())).await
         }
         // Where a token is needed it is `token`.
         "loggly" => serve(name, StrictLoggly::start_on(port, "token").await?, |server| server.url()).await,

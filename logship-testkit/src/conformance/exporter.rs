@@ -49,7 +49,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use logship_core::{
-    Advice, Certainty, ErrorKind, Exporter, Idempotency, Lane, LogRecord, LogShipper, RetryPolicy, async_trait,
+    Advice, Certainty, ErrorKind, Exporter, Idempotency, Lane, LogRecord, LogShipper, RetryPolicy, RunReport,
+    async_trait,
 };
 
 use self::records::{COPIES_SETTLE, accepted, chunk, chunk_of, export, held, numbered, spoilt, without_time};
@@ -424,15 +425,23 @@ pub async fn the_engine_delivers_everything(fixture: &dyn ExporterFixture) {
 
 /// Ships so many records.
 async fn ship(fixture: &dyn ExporterFixture, records: usize) {
-    let exporter = fixture.open().await;
-    let source = PlainSource::new((0..records).map(|number| numbered("kit", number)).collect());
     let mut retry = RetryPolicy::default();
     retry.delay_initial = Duration::from_millis(1);
     retry.delay_max = Duration::from_millis(20);
-    let lane = Lane::shared("kit", exporter).chunk(50).concurrency(2).retry(retry);
-    let shipper = LogShipper::builder(source).offsets(PlainOffsets::default()).lookback(None).lane(lane).build();
-    let report = shipper.expect("a shipper can be built").run_once().await.expect("the run ends");
+    let lane = Lane::shared("kit", fixture.open().await).chunk(50).concurrency(2).retry(retry);
+    let report = ship_records(lane, (0..records).map(|number| numbered("kit", number)).collect()).await;
     let lane = report.lane("kit").expect("there is one lane");
     assert!(report.is_complete() && lane.balances(), "the run is not complete: {lane:?}");
     assert_eq!(lane.accepted, records as u64, "{lane:?}");
+}
+
+/// Ships these records, which are in the order of their positions, by the engine, in one run: for tests of what the engine
+/// makes of an exporter's limits.
+///
+/// # Panics
+/// If the lane's options are wrong.
+pub async fn ship_records(lane: Lane, records: Vec<LogRecord>) -> RunReport {
+    let source = PlainSource::new(records);
+    let shipper = LogShipper::builder(source).offsets(PlainOffsets::default()).lookback(None).lane(lane).build();
+    shipper.expect("a shipper can be built").run_once().await.expect("the run ends")
 }

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use self::store::Store;
 pub use self::store::{Event, Exported};
+use super::amazon::{Refusal, asked, failure, refuse, reply};
 use super::faults::{Fault, SeenRequest};
 use super::stand::{Call, Destination, Reply, Strict, usual_ways};
 
@@ -38,13 +39,6 @@ pub struct CloudWatch {
     store: Store,
     /// The only access key that is let in, if there is one.
     access_key_id: Option<String>,
-}
-
-/// What is answered in place of what was asked for: the code and the words.
-type Refusal = (&'static str, String);
-
-fn refuse<T>(code: &'static str, words: impl Into<String>) -> Result<T, Refusal> {
-    Err((code, words.into()))
 }
 
 impl StrictCloudWatch {
@@ -99,35 +93,9 @@ impl StrictCloudWatch {
 }
 
 impl CloudWatch {
-    /// Turns away who does not sign for this service.
-    fn admit(&self, call: &Call) -> Result<(), Refusal> {
-        let Some(authorization) = call.header("authorization") else {
-            return refuse("MissingAuthenticationTokenException", "Missing Authentication Token");
-        };
-        let credential = authorization.strip_prefix("AWS4-HMAC-SHA256 ").and_then(|rest| {
-            rest.split(',').find_map(|part| part.trim().strip_prefix("Credential=")).map(str::to_owned)
-        });
-        let credential = credential.unwrap_or_default();
-        let [key, _, _, "logs", "aws4_request"] = credential.split('/').collect::<Vec<_>>()[..] else {
-            return refuse("IncompleteSignatureException", "Credential should be scoped to service logs");
-        };
-        if self.access_key_id.as_ref().is_some_and(|known| known != key) {
-            return refuse("UnrecognizedClientException", "The security token included in the request is invalid.");
-        }
-        Ok(())
-    }
-
     fn take(&mut self, call: &Call, seen: &mut SeenRequest) -> Result<Value, Refusal> {
-        self.admit(call)?;
-        if call.method != "POST" || call.media_type() != "application/x-amz-json-1.1" {
-            return refuse("UnknownOperationException", "");
-        }
-        let target = call.header("x-amz-target").and_then(|target| target.strip_prefix("Logs_20140328."));
-        let target = target.unwrap_or_default().to_owned();
+        let (target, request) = asked(call, "logs", "Logs_20140328.", self.access_key_id.as_ref())?;
         seen.body_bytes = call.wire.len();
-        let Ok(request) = serde_json::from_slice::<Value>(&call.wire) else {
-            return refuse("SerializationException", "the body is not JSON");
-        };
         let store = &mut self.store;
         match target.as_str() {
             "CreateLogGroup" => store.create_group(name(&request, "logGroupName")?).map(|()| json!({})),
@@ -158,17 +126,6 @@ fn name<'a>(request: &'a Value, field: &str) -> Result<&'a str, Refusal> {
     }
 }
 
-fn reply(result: Result<Value, Refusal>) -> Reply {
-    let (status, body) = match result {
-        Ok(body) => (200, body),
-        Err((code, words)) => {
-            let status = if code == "ServiceUnavailableException" { 500 } else { 400 };
-            (status, json!({"__type": code, "message": words}))
-        }
-    };
-    Reply { content_type: "application/x-amz-json-1.1", ..Reply::new(status, body) }
-}
-
 impl Destination for CloudWatch {
     fn takes_records_at(&self, _: &str) -> bool {
         true
@@ -178,18 +135,8 @@ impl Destination for CloudWatch {
         reply(self.take(call, seen))
     }
 
-    /// What AWS says instead of these statuses, mostly under a 400.
     fn failure(&self, status: u16) -> Reply {
-        let (code, words) = match status {
-            401 => ("ExpiredTokenException", "The security token included in the request is expired"),
-            403 => ("AccessDeniedException", "User is not authorized to perform this action"),
-            404 => ("ResourceNotFoundException", "The specified log group does not exist."),
-            429 => ("ThrottlingException", "Rate exceeded"),
-            400 => ("InvalidParameterException", "failed on request"),
-            _ => ("ServiceUnavailableException", "The service cannot complete the request."),
-        };
-        let refused = reply(Err((code, words.to_owned())));
-        if status >= 500 { Reply { status, ..refused } } else { refused }
+        failure(status, "ThrottlingException")
     }
 
     fn ways_to_fail(&self) -> Vec<Fault> {

@@ -3,14 +3,17 @@
 //! A stand-in keeps what it accepted, so that a test can count; logs the requests it saw; and fails on request in the
 //! ways a real destination fails (see [`Fault`]).
 
+mod amazon;
 pub mod azure_monitor;
 pub mod cloudwatch;
 pub mod datadog;
 pub mod elasticsearch;
 mod faults;
+pub mod firehose;
 pub mod gcp_logging;
 pub mod gcs;
 pub mod google;
+pub mod kinesis;
 pub mod loggly;
 pub mod logzio;
 pub mod loki;

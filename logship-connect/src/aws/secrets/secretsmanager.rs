@@ -1,0 +1,52 @@
+//! Secrets Manager.
+
+use aws_sdk_secretsmanager::Client;
+use aws_sdk_secretsmanager::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_secretsmanager::operation::get_secret_value::GetSecretValueError;
+use logship_core::{Error, ErrorKind};
+
+use super::{OPERATION, reworded, wrong};
+use crate::aws::{SdkConfig, failure};
+
+/// The current value of a secret. One that was kept as bytes has to be text all the same.
+/// <https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_GetSecretValue.html>
+pub(super) async fn get(config: &SdkConfig, id: &str) -> Result<String, Error> {
+    let answer = Client::new(config).get_secret_value().secret_id(id).send().await.map_err(refused)?;
+    match (answer.secret_string, answer.secret_binary) {
+        (Some(text), _) => Ok(text),
+        (None, Some(bytes)) => String::from_utf8(bytes.into_inner())
+            .map_err(|_| wrong("it is kept as bytes that are no text: keep it as text, or its bytes in base64")),
+        (None, None) => {
+            Err(Error::new(ErrorKind::Protocol, OPERATION, "the answer holds no value: check the endpoint"))
+        }
+    }
+}
+
+fn refused(error: SdkError<GetSecretValueError>) -> Error {
+    let code = error.as_service_error().and_then(ProvideErrorMetadata::code).unwrap_or_default().to_owned();
+    let said = failure(OPERATION, error);
+    match code.as_str() {
+        "ResourceNotFoundException" => reworded(
+            &said,
+            ErrorKind::NotFound,
+            "there is no such secret, or it has no value: check its name and the region",
+        ),
+        "AccessDeniedException" => reworded(
+            &said,
+            ErrorKind::Auth,
+            "not allowed: the credentials need secretsmanager:GetSecretValue, and kms:Decrypt for a key of one's own",
+        ),
+        "DecryptionFailure" => {
+            reworded(&said, ErrorKind::Auth, "the key that it is encrypted with cannot be used: check the key in KMS")
+        }
+        "InvalidRequestException" => reworded(
+            &said,
+            ErrorKind::NotFound,
+            "it cannot be read in its present state: was it marked for deletion? Restore it, or name another",
+        ),
+        "InvalidParameterException" | "ValidationException" => {
+            reworded(&said, ErrorKind::Config, "a secret cannot have this name")
+        }
+        _ => said,
+    }
+}
