@@ -21,13 +21,13 @@ mod page;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use logship_connect::Connection;
 use logship_connect::aws::{Aws, AwsConfig};
 use logship_core::{
-    ArrivalOrder, BuildContext, Error, ErrorKind, Page, PageEnd, PageLimits, Partition, Query, Registry, Resource,
+    ArrivalOrder, BuildContext, Cursor, Error, ErrorKind, Page, PageEnd, PageLimits, Partition, Query, Registry, Resource,
     Source, Start, Text, Timestamp, Value, async_trait, read_fields,
 };
 use serde::Deserialize;
@@ -131,6 +131,9 @@ pub struct CloudWatchSource {
 struct Listing {
     at: Option<Instant>,
     streams: BTreeMap<Partition, Stream>,
+    /// The positions behind which a read of this process has found nothing more. A page may end inside a millisecond, so
+    /// that a position's time alone does not tell.
+    ends: BTreeMap<Partition, Cursor>,
 }
 
 pub(crate) fn register(registry: &mut Registry) {
@@ -182,15 +185,22 @@ impl CloudWatchSource {
         Ok(streams)
     }
 
+    fn listing(&self) -> MutexGuard<'_, Listing> {
+        self.listing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whether a stream, as listed, has nothing behind this position and is silent.
     fn is_idle(&self, partition: &Partition, start: &Start) -> bool {
         let Start::After(cursor) = start else { return false };
-        let listing = self.listing.lock().unwrap_or_else(PoisonError::into_inner);
+        let listing = self.listing();
         let Some(stream) = listing.streams.get(partition).filter(|_| self.config.skip_idle_streams) else {
             return false;
         };
         let an_hour_ago = Timestamp::now().saturating_sub(Duration::from_secs(3600)).as_millis();
-        stream.last_event.is_none_or(|last| last <= cursor.as_number())
+        let is_read = |last: i64| {
+            last < cursor.as_number() || last == cursor.as_number() && listing.ends.get(partition) == Some(cursor)
+        };
+        stream.last_event.is_none_or(is_read)
             && stream.last_ingestion.is_some_and(|last| last < an_hour_ago)
     }
 }
@@ -245,15 +255,16 @@ impl Source for CloudWatchSource {
     async fn partitions(&self) -> Result<Vec<Partition>, Error> {
         let interval = Duration::from_secs(self.config.list_interval_secs);
         {
-            let listing = self.listing.lock().unwrap_or_else(PoisonError::into_inner);
+            let listing = self.listing();
             if listing.at.is_some_and(|at| at.elapsed() < interval) {
                 return Ok(listing.streams.keys().cloned().collect());
             }
         }
         let streams = self.streams().await?;
         let partitions = streams.keys().cloned().collect();
-        let listing = Listing { at: Some(Instant::now()), streams };
-        *self.listing.lock().unwrap_or_else(PoisonError::into_inner) = listing;
+        let mut listing = self.listing();
+        listing.ends.retain(|partition, _| streams.contains_key(partition));
+        (listing.at, listing.streams) = (Some(Instant::now()), streams);
         Ok(partitions)
     }
 
@@ -297,13 +308,15 @@ impl Source for CloudWatchSource {
                 break;
             }
         }
-        Ok(collected.into_page(
-            partition,
-            query,
-            token.is_none(),
-            self.config.json.as_ref(),
-            resource_of(group, stream),
-        ))
+        let resource = resource_of(group, stream);
+        let page = collected.into_page(partition, query, token.is_none(), self.config.json.as_ref(), resource);
+        if self.config.skip_idle_streams
+            && page.end() == PageEnd::CaughtUp
+            && let Some(end) = page.next().or(after)
+        {
+            self.listing().ends.insert(partition.clone(), end.clone());
+        }
+        Ok(page)
     }
 
     /// Lists the groups.

@@ -221,6 +221,31 @@ async fn a_silent_stream_is_asked_nothing_if_that_was_wanted() {
     assert_eq!(source.read(&partitions[0], &start, &Query::all(), WIDE).await.unwrap().records().len(), 1);
 }
 
+/// Goal: a silent stream is read to its end, also behind a position in its last millisecond. Method: pages of one event,
+/// each by a process that knows nothing of the last; then the same process, which has found the end.
+#[tokio::test]
+async fn a_position_inside_the_last_millisecond_of_a_silent_stream_is_not_its_end() {
+    let server = StrictCloudWatch::start().await.unwrap();
+    server.put("kit/a", "stream", (0..3).map(|number| (5, format!("text {number}"))));
+    server.age("kit/a", "stream", Duration::from_secs(2 * 3600));
+    let one = PageLimits { records_max: 1, ..WIDE };
+    let (mut start, mut found) = (Start::Earliest, BTreeSet::new());
+    for is_end in [false, false, true, true] {
+        let source = source(&server.url(), json!({"skip_idle_streams": true})).unwrap();
+        let partitions = source.partitions().await.unwrap();
+        let page = source.read(&partitions[0], &start, &Query::all(), one).await.unwrap();
+        found.extend(page.records().iter().map(|record| record.id.clone()));
+        assert_eq!(page.end() == PageEnd::CaughtUp, is_end);
+        start = page.next().cloned().map_or(start, Start::After);
+        if is_end {
+            let before = server.requests().len();
+            source.read(&partitions[0], &start, &Query::all(), one).await.unwrap();
+            assert_eq!(server.requests().len(), before, "this process has seen the end");
+        }
+    }
+    assert_eq!(found.len(), 3);
+}
+
 #[tokio::test]
 async fn credentials_that_have_ended_are_read_again() {
     let server = StrictCloudWatch::start().await.unwrap();
