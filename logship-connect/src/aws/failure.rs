@@ -59,15 +59,21 @@ where
     }
 }
 
+/// What kind of error a code alone says it is.
+pub(super) fn kind_of(code: &str) -> ErrorKind {
+    classify(code, 0).0
+}
+
 /// What a code means, and, where there is none that is known, the status
 /// (<https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/CommonErrors.html>, and the like of the other
-/// services).
+/// services). What stands before a dot in a code names a service.
 fn classify(code: &str, status: u16) -> (ErrorKind, Advice, Certainty, &'static str) {
     use Certainty::{NotDelivered, Unknown};
     let later = Advice::After(None);
-    match (code, status) {
+    match (code.rsplit('.').next().unwrap_or(code), status) {
         (
             "ThrottlingException"
+            | "KMSThrottlingException"
             | "Throttling"
             | "ThrottledException"
             | "RequestThrottled"
@@ -129,7 +135,7 @@ fn classify(code: &str, status: u16) -> (ErrorKind, Advice, Certainty, &'static 
 }
 
 /// The first cause of this type.
-fn find<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a T> {
+pub(super) fn find<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a T> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(found) = error.downcast_ref() {
@@ -149,6 +155,8 @@ mod tests {
         let later = Advice::After(None);
         for (code, status, kind, advice, certainty) in [
             ("ThrottlingException", 400, ErrorKind::Throttled, later, Certainty::NotDelivered),
+            ("KMSThrottlingException", 400, ErrorKind::Throttled, later, Certainty::NotDelivered),
+            ("KMS.ThrottlingException", 400, ErrorKind::Throttled, later, Certainty::NotDelivered),
             ("SlowDown", 503, ErrorKind::Throttled, later, Certainty::NotDelivered),
             ("ExpiredTokenException", 400, ErrorKind::Auth, Advice::Refresh, Certainty::NotDelivered),
             ("ExpiredToken", 403, ErrorKind::Auth, Advice::Refresh, Certainty::NotDelivered),
