@@ -4,6 +4,7 @@
 //! official SDKs are made from [`Aws::sdk_config`]; they speak through a [`Connection`], never retry, and share one cache
 //! of credentials. [`failure`] says what an error of any of them means.
 
+mod asking;
 mod chain;
 mod client;
 mod credentials;
@@ -22,6 +23,7 @@ use serde::Deserialize;
 use tokio::sync::OnceCell;
 
 use crate::{Connection, RotatedClient};
+pub use asking::Pace;
 use chain::Chain;
 use client::SdkClient;
 #[cfg(feature = "s3")]

@@ -177,6 +177,25 @@ async fn a_task_that_fails_is_an_error_and_moves_nothing() {
     assert!(exported(&logs).is_empty());
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_group_that_is_deleted_after_it_was_listed_has_nothing_to_export() {
+    // When its streams are asked for, and when its task is made.
+    for after in [1, 3] {
+        let (logs, offsets) = (StrictCloudWatch::start().await.unwrap(), MemoryOffsets::new());
+        put(&logs, "app/a", "one", "text", DAY);
+        put(&logs, "app/b", "one", "text", DAY);
+        let exports = tasks(&logs, &offsets);
+        let delete = async {
+            logs.arrived(after).await;
+            let words =
+                json!({"__type": "ResourceNotFoundException", "message": "The specified log group does not exist."});
+            logs.fail_next(1, Fault::Answer(Reply::new(400, words)));
+        };
+        let (done, ()) = tokio::join!(exports.run(CancellationToken::new()), delete);
+        assert_eq!(done.unwrap().tasks.len(), 1, "the other is exported");
+    }
+}
+
 #[tokio::test]
 async fn p6_one_run_at_a_time() {
     let (logs, offsets) = (StrictCloudWatch::start().await.unwrap(), Arc::new(MemoryOffsets::new()));

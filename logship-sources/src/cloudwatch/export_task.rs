@@ -14,7 +14,7 @@ use logship_core::{
 use serde::Deserialize;
 
 use super::api::Api;
-use super::groups_of;
+use super::{groups_of, is_gone, streams_of};
 
 /// Under which lane how far exports have come is kept. No user can name a lane so.
 const LANE: &str = "(export tasks)";
@@ -217,7 +217,7 @@ impl ExportTask {
 
     /// Whether nothing has arrived in a group since its last export ended.
     async fn is_silent(&self, group: &str, from: i64) -> Result<bool, Error> {
-        let streams = self.api.streams(group, None).await?;
+        let streams = streams_of(&self.api, &self.config.log_groups, group, None).await?;
         Ok(streams.iter().all(|stream| stream.last_ingestion.is_none_or(|last| last < from)))
     }
 
@@ -228,9 +228,11 @@ impl ExportTask {
         let (id, to) = match self.under_way(group, from).await? {
             Some(found) => found,
             None if until <= from => return Ok(Progress::Nothing),
-            None => match self.create(lease, stop, group, (from, until)).await? {
-                Some(made) => made,
-                None => return Ok(Progress::Stopped),
+            None => match self.create(lease, stop, group, (from, until)).await {
+                Ok(Some(made)) => made,
+                Ok(None) => return Ok(Progress::Stopped),
+                Err(error) if is_gone(&error, &self.config.log_groups, group) => return Ok(Progress::Nothing),
+                Err(error) => return Err(error),
             },
         };
         if !self.wait(lease, stop, &id).await.map_err(|error| error.with("group", group).with("task", &id))? {

@@ -8,8 +8,8 @@ use logship_core::{
 use logship_sources::cloudwatch::CloudWatchSource;
 use logship_testkit::conformance::source::{Row, SourceFixture, WIDE, read_on};
 use logship_testkit::source_conformance;
-use logship_testkit::strict::Fault;
 use logship_testkit::strict::cloudwatch::StrictCloudWatch;
+use logship_testkit::strict::{Fault, Reply};
 use serde_json::json;
 
 use super::level;
@@ -184,14 +184,37 @@ async fn a_record_says_where_it_is_from_and_when_it_arrived() {
 }
 
 #[tokio::test]
-async fn a_stream_that_was_deleted_has_no_more_events_and_a_group_is_an_error() {
+async fn what_was_deleted_has_no_more_events_and_a_group_that_is_named_is_an_error() {
     let server = StrictCloudWatch::start().await.unwrap();
     server.create("kit/a", "stream");
-    let source = source(&server.url(), json!({})).unwrap();
+    let source = source(&server.url(), json!({"log_groups": ["kit/named"]})).unwrap();
     let read = async |name: &str| source.read(&Partition::new(name), &Start::Earliest, &Query::all(), WIDE).await;
-    let page = read("kit/a:gone").await.unwrap();
-    assert!(page.records().is_empty() && page.end() == PageEnd::CaughtUp && page.next().is_none());
-    assert_eq!(read("kit/gone:stream").await.unwrap_err().kind(), ErrorKind::NotFound);
+    for gone in ["kit/a:gone", "kit/gone:stream"] {
+        let page = read(gone).await.unwrap();
+        assert!(page.records().is_empty() && page.end() == PageEnd::CaughtUp && page.next().is_none());
+    }
+    assert_eq!(read("kit/named:stream").await.unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+/// Goal: groups come and go; a listing goes on without those that went. Method: a group is listed, and is not there when
+/// its streams are asked for.
+#[tokio::test]
+async fn a_group_that_is_deleted_while_streams_are_listed_has_none() {
+    let server = StrictCloudWatch::start().await.unwrap();
+    server.create("kit/a", "stream");
+    server.create("kit/b", "stream");
+    for (fields, found) in [(json!({}), Some(1)), (json!({"log_groups": ["kit/a"]}), None)] {
+        let source = source(&server.url(), fields).unwrap();
+        let seen = server.requests().len();
+        let delete = async {
+            server.arrived(seen + 1).await;
+            let words =
+                json!({"__type": "ResourceNotFoundException", "message": "The specified log group does not exist."});
+            server.fail_next(1, Fault::Answer(Reply::new(400, words)));
+        };
+        let (partitions, ()) = tokio::join!(source.partitions(), delete);
+        assert_eq!(partitions.map(|partitions| partitions.len()).ok(), found);
+    }
 }
 
 #[tokio::test]
