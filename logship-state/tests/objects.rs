@@ -5,7 +5,7 @@
 #![cfg(any(feature = "azure_blob", feature = "gcs", feature = "s3"))]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use logship_connect::Connection;
@@ -328,6 +328,46 @@ async fn what_was_to_be_written_at_the_end_and_was_fenced_is_an_error() {
 }
 
 /// Goal: the handle of a run that is restarted elsewhere moves what the same lease may move.
+/// A bucket that does not answer the next request.
+#[derive(Debug, Default)]
+struct Hanging {
+    memory: Memory,
+    hangs: AtomicBool,
+}
+
+#[async_trait]
+impl Bucket for Hanging {
+    async fn store(&self) -> Result<Arc<dyn ObjectStore>, Error> {
+        if self.hangs.swap(false, Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
+        self.memory.store().await
+    }
+
+    async fn refresh(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn uri(&self, key: &Path) -> String {
+        self.memory.uri(key)
+    }
+}
+
+#[tokio::test]
+async fn a_commit_that_hangs_holds_up_no_other_key() {
+    let bucket = Arc::new(Hanging::default());
+    let store = ObjectOffsets::new("memory", Arc::clone(&bucket) as _, PREFIX, Write::EachCommit).unwrap();
+    let one = store.acquire(&key("one"), "me", TTL).await.unwrap();
+    let other = store.acquire(&key("other"), "me", TTL).await.unwrap();
+    bucket.hangs.store(true, Ordering::SeqCst);
+    let delta = moved("es", "p", Cursor::number(1));
+    tokio::select! {
+        biased;
+        done = store.commit(&one, &delta) => panic!("it did not hang: {done:?}"),
+        done = store.renew(&other, TTL) => done.unwrap(),
+    }
+}
+
 #[tokio::test]
 async fn c2_a_lease_is_good_at_any_handle() {
     let fixture = Fixture::in_memory();

@@ -12,7 +12,8 @@ use aws_smithy_types::error::metadata::ErrorMetadata;
 use logship_core::{BuildContext, Certainty, Error, ErrorKind, SecretRef};
 use tokio::sync::Mutex;
 
-use super::failure::{find, kind_of};
+use super::failure::kind_of;
+use crate::cause::find;
 
 /// How long before their end credentials are asked for anew; requests under way with the old ones still succeed.
 const AHEAD: Duration = Duration::from_secs(5 * 60);

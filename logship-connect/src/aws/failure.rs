@@ -9,6 +9,7 @@ use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use logship_core::{Advice, Certainty, Error, ErrorKind};
 
 use super::credentials::no_credentials;
+use crate::cause::find;
 
 /// The error of a request that failed as a whole, whichever service was asked. Codes that mean something else at one
 /// service are for its exporter or source to look at first.
@@ -132,18 +133,6 @@ fn classify(code: &str, status: u16) -> (ErrorKind, Advice, Certainty, &'static 
         (_, 500..=599) => (ErrorKind::Unavailable, later, Unknown, "failed"),
         _ => (ErrorKind::Rejected, Advice::Never, NotDelivered, "refused the request"),
     }
-}
-
-/// The first cause of this type.
-pub(super) fn find<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a T> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(found) = error.downcast_ref() {
-            return Some(found);
-        }
-        next = error.source();
-    }
-    None
 }
 
 #[cfg(test)]
