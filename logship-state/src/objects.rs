@@ -47,7 +47,8 @@ pub enum Write {
     /// When a run ends or is stopped, and whenever its lease is renewed: for short runs, one read and two writes each.
     /// A commit is then not durable when the engine takes it for durable. What a crash takes away is shipped again, the
     /// whole run at most: nothing is lost, and destinations that know records by id still have each once; those that know
-    /// objects by name may have some twice.
+    /// objects by name may have some twice. Where the last write fails, giving the lease back is an
+    /// [`ErrorKind::State`], or an [`ErrorKind::Fenced`] where somebody else has taken the lease.
     AtEnd,
 }
 
@@ -334,7 +335,14 @@ impl OffsetStore for ObjectOffsets {
         if done.is_ok() || is_lost {
             *slot = None;
         }
-        if is_lost && !is_ahead { Ok(()) } else { done }
+        match done {
+            Err(_) if is_lost && !is_ahead => Ok(()),
+            Err(error) if is_ahead && !is_lost => {
+                let message = "the offsets of this run could not be written at its end: its records are shipped again";
+                Err(Error::new(ErrorKind::State, OPERATION, message).with("offset_key", &lease.key).with_source(error))
+            }
+            done => done,
+        }
     }
 
     async fn load(&self, key: &OffsetKey) -> Result<Offsets, Error> {
