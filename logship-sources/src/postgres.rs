@@ -38,7 +38,9 @@ use sqlx::error::BoxDynError;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::types::Oid;
 use sqlx::postgres::{PgArgumentBuffer, PgArguments, PgConnectOptions, PgPoolOptions, PgRow, PgTypeInfo};
-use sqlx::{Arguments, AssertSqlSafe, Encode, Executor, PgConnection, PgPool, Postgres, Row, Type, ValueRef};
+use sqlx::{
+    Arguments, AssertSqlSafe, Connection, Encode, Executor, PgConnection, PgPool, Postgres, Row, Type, ValueRef,
+};
 use tokio::sync::OnceCell;
 
 use crate::sql::{self, Bind, Column, Dialect, Kind, Layout, PageBuilder, RowReader, RowSizes, Statements};
