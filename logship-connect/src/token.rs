@@ -45,8 +45,8 @@ pub trait TokenProvider: fmt::Debug + Send + Sync {
     /// was refused: [`Tokens`] does the keeping.
     ///
     /// # Errors
-    /// [`ErrorKind::Auth`](logship_core::ErrorKind::Auth) where it is not given, and
-    /// [`ErrorKind::Unavailable`](logship_core::ErrorKind::Unavailable) where asking may help later. Neither shows a
+    /// [`ErrorKind::Auth`] where it is not given, and
+    /// [`ErrorKind::Unavailable`] where asking may help later. Neither shows a
     /// secret.
     async fn token(&self, scope: &str) -> Result<AccessToken, Error>;
 }
