@@ -111,6 +111,28 @@ python_env() {
   echo "$dir"
 }
 
+# A program of npm in a folder of its own, whose name holds the version.
+npm_package() {
+  local dir="$CACHE/npm/$1-$2"
+  install_node
+  if [ ! -e "$dir/complete" ]; then
+    say "installing $1 $2"
+    rm -rf "$dir"
+    mkdir -p "$dir"
+    npm install --silent --no-audit --no-fund --prefix "$dir" "$1@$2" >&2
+    touch "$dir/complete"
+  fi
+  echo "$dir"
+}
+
+install_node() {
+  command -v node >/dev/null && command -v npm >/dev/null && return
+  [ "$(id -u)" = 0 ] || fail "Node and npm are not installed, and only root can install them"
+  say "installing nodejs and npm"
+  apt-get update -q >&2
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends nodejs npm >&2
+}
+
 # Keeps nothing; what it took stands in its log.
 start_rotel() {
   local dir="$ROOT/rotel" env
@@ -170,17 +192,10 @@ start_moto() {
 
 # Its sequence numbers are as long as the service's. Its own command would listen everywhere.
 start_kinesalite() {
-  local dir="$ROOT/kinesalite" npm="$CACHE/npm/kinesalite-$KINESALITE_VERSION"
+  local dir="$ROOT/kinesalite" npm
   if is_running "$dir/pid" node; then return; fi
   answers "$KINESALITE_PORT" && fail "port $KINESALITE_PORT is taken by somebody else"
-  install_node
-  if [ ! -e "$npm/complete" ]; then
-    say "installing kinesalite $KINESALITE_VERSION"
-    rm -rf "$npm"
-    mkdir -p "$npm"
-    npm install --silent --no-audit --no-fund --prefix "$npm" "kinesalite@$KINESALITE_VERSION" >&2
-    touch "$npm/complete"
-  fi
+  npm="$(npm_package kinesalite "$KINESALITE_VERSION")"
   rm -rf "$dir"
   mkdir -p "$dir"
   (cd "$npm" && exec node -e \
@@ -192,31 +207,16 @@ start_kinesalite() {
 
 # Newer ones want a newer Node. It would call out unless told not to, and refuses service versions newer than itself.
 start_azurite() {
-  local dir="$ROOT/azurite" npm="$CACHE/npm/azurite-$AZURITE_VERSION"
+  local dir="$ROOT/azurite" npm
   if is_running "$dir/pid" node; then return; fi
   answers "$AZURITE_PORT" && fail "port $AZURITE_PORT is taken by somebody else"
-  install_node
-  if [ ! -e "$npm/complete" ]; then
-    say "installing azurite $AZURITE_VERSION"
-    rm -rf "$npm"
-    mkdir -p "$npm"
-    npm install --silent --no-audit --no-fund --prefix "$npm" "azurite@$AZURITE_VERSION" >&2
-    touch "$npm/complete"
-  fi
+  npm="$(npm_package azurite "$AZURITE_VERSION")"
   rm -rf "$dir"
   mkdir -p "$dir"
   (cd "$dir" && exec node "$npm/node_modules/azurite/dist/src/blob/main.js" --silent --inMemoryPersistence \
     --disableTelemetry --blobHost 127.0.0.1 --blobPort "$AZURITE_PORT" </dev/null >"$dir/log" 2>&1) &
   echo $! >"$dir/pid"
   wait_for "$AZURITE_PORT" "$dir/log"
-}
-
-install_node() {
-  command -v node >/dev/null && command -v npm >/dev/null && return
-  [ "$(id -u)" = 0 ] || fail "Node and npm are not installed, and only root can install them"
-  say "installing nodejs and npm"
-  apt-get update -q >&2
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends nodejs npm >&2
 }
 
 start_gcs() {

@@ -4,6 +4,8 @@
 //! official SDKs are made from [`Aws::sdk_config`]; they speak through a [`Connection`], never retry, and share one cache
 //! of credentials. [`failure`] says what an error of any of them means.
 
+mod asking;
+mod chain;
 mod client;
 mod credentials;
 mod failure;
@@ -13,31 +15,23 @@ pub mod secrets;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::SystemTime;
 
+use aws_config::Region;
 pub use aws_config::SdkConfig;
-use aws_config::identity::IdentityCache;
-use aws_config::profile::ProfileFileCredentialsProvider;
-use aws_config::provider_config::ProviderConfig;
-use aws_config::retry::RetryConfig;
-use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
-use aws_config::sts::AssumeRoleProvider;
-use aws_config::web_identity_token::{StaticConfiguration, WebIdentityTokenCredentialsProvider};
-use aws_config::{BehaviorVersion, Region};
 pub use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 use logship_core::{BuildContext, Error, SecretRef};
 use serde::Deserialize;
 use tokio::sync::OnceCell;
 
 use crate::{Connection, RotatedClient};
+pub use asking::Pace;
+use chain::Chain;
 use client::SdkClient;
 #[cfg(feature = "s3")]
 pub(crate) use credentials::no_credentials;
 use credentials::{Cached, Keys};
 pub use failure::failure;
-
-/// How sessions of assumed roles are called unless the configuration says otherwise.
-const SESSION_NAME: &str = "logship";
 
 /// Who asks AWS, and where.
 ///
@@ -221,7 +215,7 @@ impl Aws {
     /// [`ErrorKind::Auth`](logship_core::ErrorKind::Auth) if there are none, or they are still the ones that were not
     /// let in.
     pub async fn refresh(&self) -> Result<(), Error> {
-        self.ready().await?.credentials.refresh().await
+        self.ready().await?.credentials.refresh(SystemTime::now()).await
     }
 
     async fn ready(&self) -> Result<&Ready, Error> {
@@ -231,33 +225,16 @@ impl Aws {
 
 impl Inner {
     async fn load(&self) -> Result<Ready, Error> {
-        let mut loader = aws_config::defaults(BehaviorVersion::latest())
-            .http_client(self.client.clone())
-            .identity_cache(IdentityCache::no_cache())
-            .retry_config(RetryConfig::disabled())
-            .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
-        if let Some(region) = &self.config.region {
-            loader = loader.region(Region::new(region.clone()));
-        }
-        if let AwsCredentials::Profile { name } = &self.config.credentials {
-            // For the region, which a profile may hold.
-            loader = loader.profile_name(name);
-        }
-        let found = loader.load().await;
+        let (config, client, keys) = (self.config.clone(), self.client.clone(), self.keys.clone());
+        let region = config.region.clone().map(Region::new);
+        let mut chain = Chain { config, client, keys, region };
+        let found = chain.environment().await;
         if found.region().is_none() {
             let message = "no region is known: give it, or set AWS_REGION in the environment";
             return Err(Error::config("aws.region", message));
         }
-        let base = match self.base_credentials(&found) {
-            Some(provider) => Some(provider),
-            None => found.credentials_provider(),
-        };
-        let base = base.ok_or_else(|| Error::config("aws.credentials", "there are none"))?;
-        let provider = match &self.config.role {
-            None => base,
-            Some(role) => SharedCredentialsProvider::new(assume(role, base, &found).await),
-        };
-        let credentials = Arc::new(Cached::new(provider));
+        chain.region = found.region().cloned();
+        let credentials = Arc::new(Cached::new(SharedCredentialsProvider::new(chain)));
         let shared = SharedCredentialsProvider::from(Arc::clone(&credentials) as Arc<dyn ProvideCredentials>);
         let mut sdk = found.into_builder().credentials_provider(shared);
         if let Some(endpoint) = &self.config.endpoint {
@@ -265,49 +242,6 @@ impl Inner {
         }
         Ok(Ready { sdk: sdk.build(), credentials })
     }
-
-    /// The credentials that the configuration names; none for those that the SDKs' chain finds.
-    fn base_credentials(&self, found: &SdkConfig) -> Option<SharedCredentialsProvider> {
-        let asks_with = || {
-            ProviderConfig::without_region().with_region(found.region().cloned()).with_http_client(self.client.clone())
-        };
-        match &self.config.credentials {
-            AwsCredentials::Default => None,
-            AwsCredentials::Static { .. } => self.keys.clone().map(SharedCredentialsProvider::new),
-            AwsCredentials::Profile { name } => {
-                let profile = ProfileFileCredentialsProvider::builder().configure(&asks_with()).profile_name(name);
-                Some(SharedCredentialsProvider::new(profile.build()))
-            }
-            AwsCredentials::WebIdentity { token_file, role_arn, session_name } => {
-                let session_name = session_name.as_deref().unwrap_or(SESSION_NAME).to_owned();
-                let from = StaticConfiguration {
-                    web_identity_token_file: token_file.clone(),
-                    role_arn: role_arn.clone(),
-                    session_name,
-                };
-                let identity = WebIdentityTokenCredentialsProvider::builder().configure(&asks_with());
-                Some(SharedCredentialsProvider::new(identity.static_configuration(from).build()))
-            }
-        }
-    }
-}
-
-async fn assume(role: &AssumeRole, with: SharedCredentialsProvider, found: &SdkConfig) -> AssumeRoleProvider {
-    // The credentials it is assumed with are asked for each time: the session is what is cached.
-    let mut sdk = found.to_builder();
-    if let Some(endpoint) = &role.endpoint {
-        sdk = sdk.endpoint_url(endpoint);
-    }
-    let mut provider = AssumeRoleProvider::builder(&role.arn)
-        .configure(&sdk.build())
-        .session_name(role.session_name.as_deref().unwrap_or(SESSION_NAME));
-    if let Some(id) = &role.external_id {
-        provider = provider.external_id(id);
-    }
-    if let Some(secs) = role.session_secs {
-        provider = provider.session_length(Duration::from_secs(secs));
-    }
-    provider.build_from_provider(with).await
 }
 
 impl fmt::Debug for Aws {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use azure_core::cloud::{CloudConfiguration, CustomConfiguration};
@@ -23,6 +24,9 @@ const OPERATION: &str = "ask Entra for a token";
 
 /// How long asking one of them may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long managed identity may take where nobody knows whether there is any: it answers on the machine, or not at all.
+const METADATA_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Who we are at Microsoft Entra. In a configuration: `"default"`, `{"managed_identity": {}}`,
 /// `{"workload_identity": {}}`, `{"cli": {}}`, or
@@ -104,10 +108,10 @@ impl EntraCredentials {
             return Ok(Tokens::new(Arc::clone(provider), scope));
         }
         let (credentials, connection, context) = (self.clone(), connection.clone(), context.clone());
-        let entra = Entra { field, credentials, connection, context };
+        let entra = Entra { field, credentials, connection, context, has_given: AtomicBool::new(false) };
         // Tells now what is wrong with the fields.
         if !matches!(self, EntraCredentials::Default | EntraCredentials::ManagedIdentity { .. }) {
-            entra.credential(&entra.credentials, &entra.options()?)?;
+            entra.credential(&entra.credentials)?;
         }
         Ok(Tokens::new(Arc::new(entra), scope))
     }
@@ -157,25 +161,27 @@ struct Entra {
     credentials: EntraCredentials,
     connection: Connection,
     context: BuildContext,
+    /// Whether a token was given before.
+    has_given: AtomicBool,
 }
 
 impl Entra {
-    /// Over our own client, and without repeats.
-    fn options(&self) -> Result<ClientOptions, Error> {
-        let client = self.connection.client(OPERATION, &self.context)?;
+    /// Over our own client, and without repeats. What the machine gives, no proxy knows.
+    fn options(&self, credentials: &EntraCredentials) -> Result<ClientOptions, Error> {
+        let client = match credentials {
+            EntraCredentials::ManagedIdentity { .. } => self.connection.bare().client(OPERATION, &self.context)?,
+            _ => self.connection.client(OPERATION, &self.context)?,
+        };
         Ok(ClientOptions {
             retry: RetryOptions::none(),
             transport: Some(Transport::new(Arc::new(client))),
+            cloud: credentials.cloud(),
             ..ClientOptions::default()
         })
     }
 
-    fn credential(
-        &self,
-        credentials: &EntraCredentials,
-        options: &ClientOptions,
-    ) -> Result<Arc<dyn TokenCredential>, Error> {
-        let client_options = ClientOptions { cloud: credentials.cloud(), ..options.clone() };
+    fn credential(&self, credentials: &EntraCredentials) -> Result<Arc<dyn TokenCredential>, Error> {
+        let client_options = self.options(credentials)?;
         let made: azure_core::Result<Arc<dyn TokenCredential>> = match credentials {
             EntraCredentials::ClientSecret { tenant_id, client_id, client_secret, .. } => {
                 let read = |name: &str, reference: &SecretRef| {
@@ -221,14 +227,9 @@ impl Entra {
         })
     }
 
-    async fn ask(
-        &self,
-        credentials: &EntraCredentials,
-        options: &ClientOptions,
-        scope: &str,
-    ) -> Result<AccessToken, Error> {
-        let credential = self.credential(credentials, options)?;
-        match tokio::time::timeout(TIMEOUT, credential.get_token(&[scope], None)).await {
+    async fn ask(&self, credentials: &EntraCredentials, scope: &str, patience: Duration) -> Result<AccessToken, Error> {
+        let credential = self.credential(credentials)?;
+        match tokio::time::timeout(patience, credential.get_token(&[scope], None)).await {
             Ok(Ok(token)) => {
                 let lasts = SystemTime::from(token.expires_on).duration_since(SystemTime::now());
                 Ok(AccessToken::new(token.token.secret(), lasts.unwrap_or_default()))
@@ -242,19 +243,33 @@ impl Entra {
 #[async_trait]
 impl TokenProvider for Entra {
     async fn token(&self, scope: &str) -> Result<AccessToken, Error> {
-        let options = self.options()?;
         if !matches!(self.credentials, EntraCredentials::Default) {
-            return self.ask(&self.credentials, &options, scope).await;
+            return self.ask(&self.credentials, scope, TIMEOUT).await;
         }
-        let mut reasons = Vec::new();
+        let (mut reasons, mut may_pass) = (Vec::new(), self.has_given.load(Ordering::Relaxed));
         for credentials in EntraCredentials::of_environment() {
-            match self.ask(&credentials, &options, scope).await {
-                Ok(token) => return Ok(token),
-                Err(error) => reasons.push(error.to_string()),
+            // Whether the environment names it; the others are asked on every machine, though on most there is none.
+            let (is_named, patience) = match credentials {
+                EntraCredentials::ManagedIdentity { .. } => {
+                    (std::env::var_os("IDENTITY_ENDPOINT").is_some(), METADATA_TIMEOUT)
+                }
+                EntraCredentials::Cli { .. } => (false, TIMEOUT),
+                _ => (true, TIMEOUT),
+            };
+            match self.ask(&credentials, scope, patience).await {
+                Ok(token) => {
+                    self.has_given.store(true, Ordering::Relaxed);
+                    return Ok(token);
+                }
+                Err(error) => {
+                    may_pass |= is_named && error.is_retryable();
+                    reasons.push(error.to_string());
+                }
             }
         }
         let message = format!("the environment gives none: set `{}`; {}", self.field, reasons.join("; "));
-        Err(Error::new(ErrorKind::Auth, OPERATION, message))
+        let kind = if may_pass { ErrorKind::Unavailable } else { ErrorKind::Auth };
+        Err(Error::new(kind, OPERATION, message))
     }
 }
 

@@ -116,6 +116,12 @@ impl Connection {
         client.build().map_err(|error| no_client(operation, error))
     }
 
+    /// The same without proxies and headers: for the machine's own metadata, which no proxy knows and no header is for.
+    #[cfg(any(feature = "aws", feature = "azure"))]
+    pub(crate) fn bare(&self) -> Connection {
+        Connection { proxy: None, system_proxy: false, headers: BTreeMap::new(), ..self.clone() }
+    }
+
     fn builder(&self, context: &BuildContext, protocols: &[&[u8]]) -> Result<ClientBuilder, Error> {
         let agent = self.user_agent.as_deref().unwrap_or(concat!("logship/", env!("CARGO_PKG_VERSION")));
         let mut headers = self.headers(context)?;

@@ -130,9 +130,12 @@ fn refused(error: gcp_auth::Error) -> Error {
         // A connection that fails, and an answer that is cut off.
         gcp_auth::Error::Http(..) => (ErrorKind::Unavailable, "no answer"),
         gcp_auth::Error::Other("HTTP request failed", _) => (ErrorKind::Unavailable, "cannot connect"),
-        gcp_auth::Error::Str("token request failed") => {
-            (ErrorKind::Auth, "refused: check the service account, its key, and this machine's clock")
-        }
+        // The library does not say with which status, so this may be a key that is wrong as well as a service that is
+        // busy, which must not stop anybody for good.
+        gcp_auth::Error::Str("token request failed") => (
+            ErrorKind::Unavailable,
+            "refused, or not given now: if it stays so, check the service account, its key, and this machine's clock",
+        ),
         _ => (ErrorKind::Auth, "not given"),
     };
     Error::new(kind, OPERATION, message).with_source(error)

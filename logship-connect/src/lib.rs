@@ -7,6 +7,8 @@ mod address;
 pub mod aws;
 #[cfg(feature = "azure")]
 pub mod azure;
+#[cfg(any(feature = "aws", feature = "_objects"))]
+mod cause;
 mod connection;
 #[cfg(feature = "google")]
 pub mod google;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use logship_core::{Error, Secret, async_trait};
+use logship_core::{Error, ErrorKind, Secret, async_trait};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
@@ -12,6 +12,12 @@ use tokio::time::Instant;
 /// token be asked for anew from about then on
 /// (<https://cloud.google.com/compute/docs/access/authenticate-workloads>).
 const AHEAD: Duration = Duration::from_secs(5 * 60);
+
+/// How long asking for a token may take, whatever the provider thinks of it.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// When whoever did not give a new token is asked again, while the last one is still good.
+const ASK_AGAIN: Duration = Duration::from_secs(30);
 
 /// A token as it was given out.
 #[derive(Clone, Debug)]
@@ -39,8 +45,8 @@ pub trait TokenProvider: fmt::Debug + Send + Sync {
     /// was refused: [`Tokens`] does the keeping.
     ///
     /// # Errors
-    /// [`ErrorKind::Auth`](logship_core::ErrorKind::Auth) where it is not given, and
-    /// [`ErrorKind::Unavailable`](logship_core::ErrorKind::Unavailable) where asking may help later. Neither shows a
+    /// [`ErrorKind::Auth`] where it is not given, and
+    /// [`ErrorKind::Unavailable`] where asking may help later. Neither shows a
     /// secret.
     async fn token(&self, scope: &str) -> Result<AccessToken, Error>;
 }
@@ -78,6 +84,7 @@ impl Tokens {
             Some(kept) if now < kept.renew_at => Ok(kept.value),
             Some(kept) if now < kept.expires_at => {
                 let Ok(_turn) = self.turn.try_lock() else { return Ok(kept.value) };
+                self.put_off(now + ASK_AGAIN);
                 let renewed = self.fetch().await;
                 renewed.or_else(|error| {
                     tracing::warn!(%error, scope = self.scope, "a token cannot be replaced yet: the last one is good still");
@@ -114,12 +121,21 @@ impl Tokens {
     }
 
     async fn fetch(&self) -> Result<Secret, Error> {
-        let AccessToken { value, lasts } = self.provider.token(&self.scope).await?;
+        let asked = tokio::time::timeout(PATIENCE, self.provider.token(&self.scope)).await;
+        let late = |_| Error::new(ErrorKind::Timeout, "ask for a token", "no answer in time");
+        let AccessToken { value, lasts } = asked.map_err(late)??;
         let now = Instant::now();
         let renew_at = now + lasts.saturating_sub(AHEAD.min(lasts / 2));
         let kept = Kept { value: value.clone(), renew_at, expires_at: now + lasts };
         *self.kept.write().unwrap_or_else(PoisonError::into_inner) = Some(kept);
         Ok(value)
+    }
+
+    /// Lets nobody ask for another one before that.
+    fn put_off(&self, until: Instant) {
+        if let Some(kept) = self.kept.write().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            kept.renew_at = until;
+        }
     }
 
     fn kept(&self) -> Option<Kept> {
@@ -138,7 +154,6 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
-    use logship_core::ErrorKind;
     use tokio::time::{advance, sleep};
 
     /// Gives out `ya29.1`, `ya29.2`, ... after a second, each good for an hour; nothing while it is down.
@@ -195,11 +210,32 @@ mod tests {
         assert_eq!(now(&tokens).await, "ya29.1");
         counter.is_down.store(true, Ordering::SeqCst);
         advance(Duration::from_secs(3_400)).await;
-        assert_eq!(now(&tokens).await, "ya29.1");
+        // Whoever failed a moment ago is not asked with each request.
+        for _ in 0..3 {
+            assert_eq!(now(&tokens).await, "ya29.1");
+        }
+        assert_eq!(counter.asked.load(Ordering::SeqCst), 2);
         advance(Duration::from_secs(200)).await;
         assert_eq!(tokens.token().await.unwrap_err().kind(), ErrorKind::Unavailable);
         counter.is_down.store(false, Ordering::SeqCst);
         assert_eq!(now(&tokens).await, "ya29.4");
+    }
+
+    /// Never answers.
+    #[derive(Debug)]
+    struct Hung;
+
+    #[async_trait]
+    impl TokenProvider for Hung {
+        async fn token(&self, _: &str) -> Result<AccessToken, Error> {
+            std::future::pending().await
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_provider_that_never_answers_is_an_error_that_may_pass() {
+        let error = Tokens::new(Arc::new(Hung), "scope").token().await.unwrap_err();
+        assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Timeout, true));
     }
 
     #[tokio::test(start_paused = true)]

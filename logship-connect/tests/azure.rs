@@ -4,6 +4,7 @@
 #![cfg(feature = "azure")]
 
 use std::path::Path;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use logship_connect::Connection;
@@ -159,6 +160,72 @@ async fn an_entra_that_is_busy_or_not_there_may_answer_later() {
     nowhere["client_secret"]["authority"] = "https://127.0.0.1:1".into();
     let error = entra.tokens(nowhere).unwrap().token().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+}
+
+/// The process that has an environment of its own: asks whom that names.
+#[tokio::test]
+#[ignore = "is run by the tests below, as a process of its own"]
+async fn child() {
+    let Ok(expected) = std::env::var("LOGSHIP_EXPECTED") else { return };
+    let mut connection = Connection::default();
+    connection.headers.insert("x-gateway".to_owned(), "hunter2".into());
+    let began = std::time::Instant::now();
+    let tokens = EntraCredentials::Default.tokens(SCOPE, &connection, &BuildContext::default()).unwrap();
+    let error = tokens.token().await.unwrap_err();
+    let took = began.elapsed().as_secs();
+    let found = format!("{:?} {} {error}", error.kind(), if took < 10 { "soon" } else { "late" });
+    assert!(found.starts_with(&expected), "{found} after {took} s");
+}
+
+/// Whether a process with this environment gets this error.
+async fn fails_with(environment: &[(&str, &str)], expected: &str) -> bool {
+    let mut process = Command::new(std::env::current_exe().unwrap());
+    process.args(["--exact", "child", "--ignored"]).env("LOGSHIP_EXPECTED", expected);
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("AZURE_") || name.starts_with("IDENTITY_")) {
+        process.env_remove(name);
+    }
+    // Nobody is signed in to `az`.
+    process.env("PATH", "").envs(environment.iter().copied());
+    tokio::task::spawn_blocking(move || process.output().unwrap().status.success()).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_application_of_the_environment_that_cannot_be_asked_now_may_be_asked_later() {
+    let application = [
+        ("AZURE_TENANT_ID", TENANT),
+        ("AZURE_CLIENT_ID", "app"),
+        ("AZURE_CLIENT_SECRET", "hunter2hunter2"),
+        ("AZURE_AUTHORITY_HOST", "https://127.0.0.1:1"),
+    ];
+    assert!(fails_with(&application, "Unavailable").await);
+    assert!(fails_with(&[], "Auth").await, "there is nobody");
+}
+
+/// Goal: what is behind managed identity in the chain is asked soon, and no proxy sees what is for the machine alone.
+/// Method: an endpoint that never answers.
+#[tokio::test(flavor = "multi_thread")]
+async fn managed_identity_is_asked_without_proxy_and_headers_and_not_waited_for_long() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let asked = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+        // Until the other side has had enough.
+        let _ = stream.read_u8().await;
+        String::from_utf8(head).unwrap().to_lowercase()
+    });
+    let environment = [
+        ("IDENTITY_ENDPOINT", url.as_str()),
+        ("IDENTITY_HEADER", "own"),
+        ("HTTP_PROXY", "http://127.0.0.1:1"),
+        ("http_proxy", "http://127.0.0.1:1"),
+    ];
+    assert!(fails_with(&environment, "Unavailable soon").await);
+    let head = asked.await.unwrap();
+    assert!(head.contains("x-identity-header: own") && !head.contains("hunter2"), "{head}");
 }
 
 #[tokio::test]

@@ -83,12 +83,15 @@ async fn a_service_account_gets_one_token_for_many_requests_and_another_when_it_
 }
 
 #[tokio::test]
-async fn a_refusal_says_so_and_shows_no_key() {
-    let (url, _) = token_server(400).await;
-    let tokens = key(&url).tokens(SCOPE, &BuildContext::default()).unwrap().unwrap();
-    let error = tokens.token().await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Auth, "{error}");
-    assert!(!format!("{error:?} {tokens:?}").contains("PRIVATE KEY") && !error.to_string().contains("assertion"));
+async fn a_refusal_may_pass_says_what_to_check_and_shows_no_key() {
+    for status in [400, 503] {
+        let (url, _) = token_server(status).await;
+        let tokens = key(&url).tokens(SCOPE, &BuildContext::default()).unwrap().unwrap();
+        let error = tokens.token().await.unwrap_err();
+        assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Unavailable, true), "{error}");
+        assert!(error.to_string().contains("check the service account"), "{error}");
+        assert!(!format!("{error:?} {tokens:?}").contains("PRIVATE KEY") && !error.to_string().contains("assertion"));
+    }
 }
 
 #[tokio::test]
@@ -170,7 +173,7 @@ async fn another_accounts_token_is_asked_for_with_ours() {
 #[tokio::test]
 async fn an_account_that_is_not_ours_to_stand_for_is_said_so() {
     for (token_status, status, kind) in
-        [(200, 403, ErrorKind::Auth), (200, 503, ErrorKind::Unavailable), (400, 200, ErrorKind::Auth)]
+        [(200, 403, ErrorKind::Auth), (200, 503, ErrorKind::Unavailable), (400, 200, ErrorKind::Unavailable)]
     {
         let (tokens, _) = impersonated(token_status, status).await;
         let error = tokens.token().await.unwrap_err();

@@ -369,7 +369,7 @@ fn events(chunk: &Chunk) -> Result<(Vec<usize>, Vec<InputLogEvent>), Error> {
     let wrong = || Error::new(ErrorKind::Unexpected, "cloudwatch put", "the body is not that of the chunk");
     let body = chunk.body().ok_or_else(wrong)?;
     let messages = messages(&body.bytes).filter(|found| found.len() == chunk.len()).ok_or_else(wrong)?;
-    let times: Vec<i64> = chunk.records().map(|record| record.timestamp.as_millis()).collect();
+    let times: Vec<i64> = chunk.timestamps().map(|time| time.as_millis()).collect();
     let mut order: Vec<usize> = (0..times.len()).collect();
     order.sort_by_key(|place| times[*place]);
     let event = |place: &usize| {

@@ -21,14 +21,14 @@ mod page;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use logship_connect::Connection;
 use logship_connect::aws::{Aws, AwsConfig};
 use logship_core::{
-    ArrivalOrder, BuildContext, Error, ErrorKind, Page, PageEnd, PageLimits, Partition, Query, Registry, Resource,
-    Source, Start, Text, Timestamp, Value, async_trait, read_fields,
+    ArrivalOrder, BuildContext, Cursor, Error, ErrorKind, Page, PageEnd, PageLimits, Partition, Query, Registry,
+    Source, Start, Timestamp, async_trait, read_fields,
 };
 use serde::Deserialize;
 use tokio::time::Instant;
@@ -36,15 +36,12 @@ use tokio::time::Instant;
 use self::api::{Api, Stream};
 pub use self::export_task::{ExportTask, ExportTaskConfig, ExportedTask, Exports};
 use self::page::Collected;
+use crate::aws::{excluded_groups, resource_of};
 use crate::jsonl::JsonlFields;
 
 /// Events of one answer.
 /// <https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_FilterLogEvents.html>
 const ANSWER_EVENTS_MAX: usize = 10_000;
-
-/// Where a Lambda function is told where its own output goes.
-/// <https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html>
-const OWN_GROUP: &str = "AWS_LAMBDA_LOG_GROUP_NAME";
 
 /// What a configuration says of a [`CloudWatchSource`].
 ///
@@ -115,7 +112,8 @@ impl Default for CloudWatchSourceConfig {
 ///
 /// # Errors
 /// Throttling is an error that may pass, and slows down all further requests for a moment. Credentials that have ended
-/// are renewed, once. A stream that is deleted while it is read has no more events.
+/// are renewed, once. A stream that is deleted while it is read has no more events, nor has a group, unless it is one of
+/// `log_groups`.
 ///
 /// # Cancellation
 /// Dropping a read loses nothing.
@@ -131,6 +129,9 @@ pub struct CloudWatchSource {
 struct Listing {
     at: Option<Instant>,
     streams: BTreeMap<Partition, Stream>,
+    /// The positions behind which a read of this process has found nothing more. A page may end inside a millisecond, so
+    /// that a position's time alone does not tell.
+    ends: BTreeMap<Partition, Cursor>,
 }
 
 pub(crate) fn register(registry: &mut Registry) {
@@ -155,8 +156,7 @@ impl CloudWatchSource {
         if config.requests_per_second == 0 {
             return Err(Error::config("requests_per_second", "must be more than 0"));
         }
-        let own = std::env::var(OWN_GROUP).ok();
-        let excluded: BTreeSet<String> = config.exclude_log_groups.iter().cloned().chain(own).collect();
+        let excluded = excluded_groups(&config.exclude_log_groups);
         if let Some(group) = config.log_groups.iter().find(|group| excluded.contains(*group)) {
             let message = format!("`{group}` is left out by `exclude_log_groups`, or is where this program writes");
             return Err(Error::config("log_groups", message));
@@ -175,23 +175,30 @@ impl CloudWatchSource {
     async fn streams(&self) -> Result<BTreeMap<Partition, Stream>, Error> {
         let mut streams = BTreeMap::new();
         for group in self.groups().await? {
-            for stream in self.api.streams(&group, self.config.log_stream_prefix.as_deref()).await? {
+            let prefix = self.config.log_stream_prefix.as_deref();
+            for stream in streams_of(&self.api, &self.config.log_groups, &group, prefix).await? {
                 streams.insert(partition_of(&group, &stream.name), stream);
             }
         }
         Ok(streams)
     }
 
+    fn listing(&self) -> MutexGuard<'_, Listing> {
+        self.listing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whether a stream, as listed, has nothing behind this position and is silent.
     fn is_idle(&self, partition: &Partition, start: &Start) -> bool {
         let Start::After(cursor) = start else { return false };
-        let listing = self.listing.lock().unwrap_or_else(PoisonError::into_inner);
+        let listing = self.listing();
         let Some(stream) = listing.streams.get(partition).filter(|_| self.config.skip_idle_streams) else {
             return false;
         };
         let an_hour_ago = Timestamp::now().saturating_sub(Duration::from_secs(3600)).as_millis();
-        stream.last_event.is_none_or(|last| last <= cursor.as_number())
-            && stream.last_ingestion.is_some_and(|last| last < an_hour_ago)
+        let is_read = |last: i64| {
+            last < cursor.as_number() || last == cursor.as_number() && listing.ends.get(partition) == Some(cursor)
+        };
+        stream.last_event.is_none_or(is_read) && stream.last_ingestion.is_some_and(|last| last < an_hour_ago)
     }
 }
 
@@ -208,6 +215,20 @@ async fn groups_of(
     }
     groups.retain(|group| !excluded.contains(group));
     Ok(groups)
+}
+
+/// The streams of a group that begin so.
+async fn streams_of(api: &Api, names: &[String], group: &str, prefix: Option<&str>) -> Result<Vec<Stream>, Error> {
+    match api.streams(group, prefix).await {
+        Err(error) if is_gone(&error, names, group) => Ok(Vec::new()),
+        streams => streams,
+    }
+}
+
+/// Whether an error says of a group that it is gone which was found by how its name begins: such a group may be deleted
+/// at any time, and one that is named has to be there.
+fn is_gone(error: &Error, names: &[String], group: &str) -> bool {
+    error.kind() == ErrorKind::NotFound && !names.iter().any(|name| name == group)
 }
 
 /// What a stream is called. Neither a group's name nor a stream's can hold a colon.
@@ -245,15 +266,16 @@ impl Source for CloudWatchSource {
     async fn partitions(&self) -> Result<Vec<Partition>, Error> {
         let interval = Duration::from_secs(self.config.list_interval_secs);
         {
-            let listing = self.listing.lock().unwrap_or_else(PoisonError::into_inner);
+            let listing = self.listing();
             if listing.at.is_some_and(|at| at.elapsed() < interval) {
                 return Ok(listing.streams.keys().cloned().collect());
             }
         }
         let streams = self.streams().await?;
         let partitions = streams.keys().cloned().collect();
-        let listing = Listing { at: Some(Instant::now()), streams };
-        *self.listing.lock().unwrap_or_else(PoisonError::into_inner) = listing;
+        let mut listing = self.listing();
+        listing.ends.retain(|partition, _| streams.contains_key(partition));
+        (listing.at, listing.streams) = (Some(Instant::now()), streams);
         Ok(partitions)
     }
 
@@ -286,10 +308,12 @@ impl Source for CloudWatchSource {
         let limit = limits.records_max.saturating_add(1).min(ANSWER_EVENTS_MAX);
         let mut token = None;
         loop {
-            let answer = self.api.events(group, stream, (from, until), limit, token).await?;
-            let Some((events, next)) = answer else {
+            let (events, next) = match self.api.events(group, stream, (from, until), limit, token).await {
+                Ok(Some(answer)) => answer,
                 // Deleted since it was listed.
-                return Ok(nothing());
+                Ok(None) => return Ok(nothing()),
+                Err(error) if is_gone(&error, &self.config.log_groups, group) => return Ok(nothing()),
+                Err(error) => return Err(error),
             };
             collected.add(events)?;
             token = next;
@@ -297,13 +321,15 @@ impl Source for CloudWatchSource {
                 break;
             }
         }
-        Ok(collected.into_page(
-            partition,
-            query,
-            token.is_none(),
-            self.config.json.as_ref(),
-            resource_of(group, stream),
-        ))
+        let resource = resource_of(group, stream, None);
+        let page = collected.into_page(partition, query, token.is_none(), self.config.json.as_ref(), resource);
+        if self.config.skip_idle_streams
+            && page.end() == PageEnd::CaughtUp
+            && let Some(end) = page.next().or(after)
+        {
+            self.listing().ends.insert(partition.clone(), end.clone());
+        }
+        Ok(page)
     }
 
     /// Lists the groups.
@@ -315,15 +341,6 @@ impl Source for CloudWatchSource {
         }
         Ok(())
     }
-}
-
-fn resource_of(group: &str, stream: &str) -> Arc<Resource> {
-    let one = |name: &str| Value::Array(vec![name.into()]);
-    let attributes = vec![
-        (Text::from_static("aws.log.group.names"), one(group)),
-        (Text::from_static("aws.log.stream.names"), one(stream)),
-    ];
-    Arc::new(Resource { attributes })
 }
 
 impl fmt::Debug for CloudWatchSource {

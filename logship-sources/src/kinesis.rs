@@ -49,6 +49,7 @@ use self::aggregated::{HashKeys, disaggregated};
 use self::api::Api;
 use self::payload::Decoder;
 use self::position::Place;
+use crate::aws::excluded_groups;
 use crate::jsonl::JsonlFields;
 
 /// Records of one answer.
@@ -57,10 +58,6 @@ const ANSWER_RECORDS_MAX: usize = 10_000;
 
 /// What a record of Kinesis is taken to become in memory, until some have been seen.
 const RECORD_BYTES_GUESS: usize = 4 * 1024;
-
-/// Where a Lambda function is told where its own output goes.
-/// <https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html>
-const OWN_GROUP: &str = "AWS_LAMBDA_LOG_GROUP_NAME";
 
 /// What a configuration says of a [`KinesisSource`].
 ///
@@ -204,8 +201,7 @@ impl KinesisSource {
         if config.requests_per_second == 0 {
             return Err(Error::config("requests_per_second", "must be more than 0"));
         }
-        let own = std::env::var(OWN_GROUP).ok();
-        let excluded = config.exclude_log_groups.iter().cloned().chain(own).collect();
+        let excluded = excluded_groups(&config.exclude_log_groups);
         let aws = Aws::new(&config.aws, &config.connection, context)?;
         let api = Api::new(aws, &config.stream_name, config.requests_per_second);
         let record_bytes = AtomicUsize::new(RECORD_BYTES_GUESS);

@@ -11,6 +11,8 @@
 
 #[cfg(feature = "_sql")]
 pub mod audit;
+#[cfg(any(feature = "cloudwatch", feature = "kinesis"))]
+mod aws;
 #[cfg(feature = "cloudwatch")]
 pub mod cloudwatch;
 #[cfg(feature = "_fuzzing")]

@@ -385,9 +385,13 @@ fn failed(operation: &'static str, error: sqlx::Error) -> Error {
             (ErrorKind::Config, "the database has no such table or column: has it changed?")
         }
         (_, Some(1044 | 1045 | 1142 | 1143 | 1227 | 1698)) => (ErrorKind::Auth, "the database does not let us do this"),
-        (_, Some(1040 | 1053 | 1152..=1161 | 1203 | 1205 | 1213 | 1226 | 1290 | 1317 | 1836 | 1927 | 2006 | 2013)) => {
-            (ErrorKind::Unavailable, "the database cannot serve us now")
-        }
+        (_, Some(1153)) => (ErrorKind::Config, "the server takes no such statement: raise `max_allowed_packet`"),
+        (
+            _,
+            Some(
+                1040 | 1053 | 1152 | 1154..=1161 | 1203 | 1205 | 1213 | 1226 | 1290 | 1317 | 1836 | 1927 | 2006 | 2013,
+            ),
+        ) => (ErrorKind::Unavailable, "the database cannot serve us now"),
         (sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::Protocol(_), _) => {
             (ErrorKind::Unavailable, "the database cannot be reached")
         }

@@ -7,6 +7,14 @@
 //! Positions keep the microseconds of the database, whatever a record's nanoseconds can hold: `infinity`, years before
 //! 1677 and after 2262 have their place, though their records carry the nearest time there is.
 //!
+//! # Open transactions
+//! Reading never passes the oldest open transaction that has written. One that has only read so far is not known to the
+//! server as a writer, and `now()` is the time at which it began: what it then inserts by such a default lies where it
+//! began. If that is further back than the lane's `overlap`, it is not found. Take `clock_timestamp()` as the column's
+//! default, an `overlap` as long as such transactions, or
+//! [`idle_in_transaction_session_timeout`](https://www.postgresql.org/docs/current/runtime-config-client.html) to end
+//! them.
+//!
 //! # Cancellation
 //! A read that is dropped closes its connection. On a pool that the source made itself the server (14 or later)
 //! notices within half a second and ends the statement; on a host's pool it notices when it next writes, unless the
@@ -31,7 +39,9 @@ use sqlx::error::BoxDynError;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::types::Oid;
 use sqlx::postgres::{PgArgumentBuffer, PgArguments, PgConnectOptions, PgPoolOptions, PgRow, PgTypeInfo};
-use sqlx::{Arguments, AssertSqlSafe, Encode, Executor, PgConnection, PgPool, Postgres, Row, Type, ValueRef};
+use sqlx::{
+    Arguments, AssertSqlSafe, Connection, Encode, Executor, PgConnection, PgPool, Postgres, Row, Type, ValueRef,
+};
 use tokio::sync::OnceCell;
 
 use crate::sql::{self, Bind, Column, Dialect, Kind, Layout, PageBuilder, RowReader, RowSizes, Statements};
@@ -424,6 +434,7 @@ fn failed(operation: &'static str, error: sqlx::Error) -> Error {
             (ErrorKind::Config, "the database has no such table or column: has it changed?")
         }
         (_, "42501") => (ErrorKind::Auth, "the user lacks a right"),
+        (_, "25006") => (ErrorKind::Unavailable, "the database can only be read: is it a replica?"),
         (_, code) if code.starts_with("28") => (ErrorKind::Auth, "the database does not let us in"),
         (_, code) if ["08", "40", "53", "55", "57", "58"].iter().any(|class| code.starts_with(class)) => {
             (ErrorKind::Unavailable, "the database cannot serve us now")

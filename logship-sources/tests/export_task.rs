@@ -173,8 +173,45 @@ async fn a_task_that_fails_is_an_error_and_moves_nothing() {
     let (done, ()) = tokio::join!(run, fail);
     let error = done.unwrap_err();
     assert!(error.kind() == ErrorKind::Rejected && error.to_string().contains("no such bucket"), "{error}");
-    assert!(offsets.load(&OffsetKey::new("exports").unwrap()).await.unwrap().lanes.is_empty());
+    let kept = offsets.load(&OffsetKey::new("exports").unwrap()).await.unwrap();
+    assert!(kept.lanes.values().all(|lane| lane.cursors.is_empty()));
     assert!(exported(&logs).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_that_is_deleted_after_it_was_listed_has_nothing_to_export() {
+    // When its streams are asked for, and when its task is made.
+    for after in [1, 3] {
+        let (logs, offsets) = (StrictCloudWatch::start().await.unwrap(), MemoryOffsets::new());
+        put(&logs, "app/a", "one", "text", DAY);
+        put(&logs, "app/b", "one", "text", DAY);
+        let exports = tasks(&logs, &offsets);
+        let delete = async {
+            logs.arrived(after).await;
+            let words =
+                json!({"__type": "ResourceNotFoundException", "message": "The specified log group does not exist."});
+            logs.fail_next(1, Fault::Answer(Reply::new(400, words)));
+        };
+        let (done, ()) = tokio::join!(exports.run(CancellationToken::new()), delete);
+        assert_eq!(done.unwrap().tasks.len(), 1, "the other is exported");
+    }
+}
+
+/// Goal: what was reset is exported again. Method: AWS still lists the task of before.
+#[tokio::test(start_paused = true)]
+async fn c6_after_a_reset_all_is_exported_again() {
+    let (logs, offsets) = (StrictCloudWatch::start().await.unwrap(), MemoryOffsets::new());
+    put(&logs, "app/a", "one", "text", DAY);
+    let first = run(&logs, &offsets).await.tasks.remove(0);
+    offsets.reset(&OffsetKey::new("exports").unwrap(), None).await.unwrap();
+    // AWS tells times in whole milliseconds.
+    let made = Timestamp::now().as_millis();
+    while Timestamp::now().as_millis() <= made {
+        tokio::task::yield_now().await;
+    }
+    let again = run(&logs, &offsets).await.tasks.remove(0);
+    assert_ne!(again.task_id, first.task_id);
+    assert_eq!(exported(&logs), BTreeMap::from([("text".to_owned(), 2)]));
 }
 
 #[tokio::test]

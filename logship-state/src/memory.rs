@@ -1,15 +1,17 @@
 //! Offsets in memory.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use logship_core::{Error, Lease, OffsetKey, OffsetStore, Offsets, OffsetsDelta, Registry, async_trait, read_fields};
+use logship_core::{
+    Error, Lease, OffsetDocument, OffsetKey, OffsetStore, Offsets, OffsetsDelta, Registry, Timestamp, async_trait,
+    read_fields,
+};
 use serde::Deserialize;
 use tokio::time::Instant;
-
-use crate::{busy, fenced};
 
 /// Keeps offsets in this process, for tests and for hosts that keep them elsewhere themselves. They end with the
 /// process: a shipper that begins with an empty store ships everything again.
@@ -33,25 +35,17 @@ use crate::{busy, fenced};
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct MemoryOffsets {
-    keys: Arc<Mutex<BTreeMap<OffsetKey, Kept>>>,
+    keys: Arc<Mutex<BTreeMap<OffsetKey, OffsetDocument>>>,
+    /// What leases are counted from.
+    began: Instant,
 }
 
-/// What is kept of one key.
-#[derive(Default)]
-struct Kept {
-    offsets: Offsets,
-    /// Of the newest lease there ever was.
-    epoch: u64,
-    holder: Option<Holder>,
-}
-
-/// Who has the newest lease, until it is given back.
-struct Holder {
-    owner: String,
-    /// `None` is never.
-    expires: Option<Instant>,
+impl Default for MemoryOffsets {
+    fn default() -> Self {
+        MemoryOffsets { keys: Arc::default(), began: Instant::now() }
+    }
 }
 
 impl MemoryOffsets {
@@ -60,26 +54,22 @@ impl MemoryOffsets {
         MemoryOffsets::default()
     }
 
-    fn keys(&self) -> MutexGuard<'_, BTreeMap<OffsetKey, Kept>> {
+    fn keys(&self) -> MutexGuard<'_, BTreeMap<OffsetKey, OffsetDocument>> {
         // Every change under the lock is complete before anything can panic, so what a panic left is whole.
         self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-impl Kept {
-    /// Whoever has an unexpired lease.
-    fn held_by(&self) -> Option<&str> {
-        let now = Instant::now();
-        let holder = self.holder.as_ref().filter(|holder| holder.expires.is_none_or(|expires| now < expires))?;
-        Some(&holder.owner)
-    }
-
-    /// Takes a lease for the holder's own: the newest, and not given back.
-    fn check(&mut self, operation: &'static str, lease: &Lease) -> Result<&mut Holder, Error> {
-        match &mut self.holder {
-            Some(holder) if self.epoch == lease.epoch => Ok(holder),
-            _ => Err(fenced(operation, lease)),
-        }
+    fn change<T>(
+        &self,
+        key: &OffsetKey,
+        change: impl FnOnce(&mut OffsetDocument, Timestamp) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let mut keys = self.keys();
+        let document = match keys.entry(key.clone()) {
+            Entry::Occupied(found) => found.into_mut(),
+            Entry::Vacant(none) => none.insert(OffsetDocument::read(key, None)?),
+        };
+        change(document, Timestamp::from_secs(0).saturating_add(self.began.elapsed()))
     }
 }
 
@@ -90,63 +80,33 @@ impl OffsetStore for MemoryOffsets {
     }
 
     async fn acquire(&self, key: &OffsetKey, owner: &str, ttl: Duration) -> Result<Lease, Error> {
-        let mut keys = self.keys();
-        let kept = keys.entry(key.clone()).or_default();
-        if let Some(holder) = kept.held_by() {
-            return Err(busy("acquire lease", key, holder));
-        }
-        kept.epoch += 1;
-        kept.holder = Some(Holder { owner: owner.to_owned(), expires: Instant::now().checked_add(ttl) });
-        Ok(Lease { key: key.clone(), epoch: kept.epoch })
+        self.change(key, |document, now| document.acquire(owner, ttl, now))
     }
 
     async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<(), Error> {
-        let mut keys = self.keys();
-        let holder = keys.entry(lease.key.clone()).or_default().check("renew lease", lease)?;
-        holder.expires = Instant::now().checked_add(ttl);
-        Ok(())
+        self.change(&lease.key, |document, now| document.renew(lease, ttl, now))
     }
 
     async fn release(&self, lease: &Lease) -> Result<(), Error> {
-        if let Some(kept) = self.keys().get_mut(&lease.key)
-            && kept.epoch == lease.epoch
-        {
-            kept.holder = None;
-        }
-        Ok(())
+        self.change(&lease.key, |document, _| document.release(lease))
     }
 
     async fn load(&self, key: &OffsetKey) -> Result<Offsets, Error> {
-        Ok(self.keys().get(key).map(|kept| kept.offsets.clone()).unwrap_or_default())
+        Ok(self.keys().get(key).map(|document| document.offsets().clone()).unwrap_or_default())
     }
 
     async fn commit(&self, lease: &Lease, delta: &OffsetsDelta) -> Result<(), Error> {
-        let mut keys = self.keys();
-        let kept = keys.entry(lease.key.clone()).or_default();
-        kept.check("commit offsets", lease)?;
-        kept.offsets.apply(delta);
-        Ok(())
+        self.change(&lease.key, |document, _| document.commit(lease, delta))
     }
 
     async fn list(&self) -> Result<Vec<OffsetKey>, Error> {
         let keys = self.keys();
-        Ok(keys.iter().filter(|(_, kept)| !kept.offsets.lanes.is_empty()).map(|(key, _)| key.clone()).collect())
+        let kept = keys.iter().filter(|(_, document)| !document.offsets().lanes.is_empty());
+        Ok(kept.map(|(key, _)| key.clone()).collect())
     }
 
     async fn reset(&self, key: &OffsetKey, lane: Option<&str>) -> Result<(), Error> {
-        let mut keys = self.keys();
-        let Some(kept) = keys.get_mut(key) else { return Ok(()) };
-        if let Some(holder) = kept.held_by() {
-            return Err(busy("reset offsets", key, holder));
-        }
-        // A holder whose lease expired must not put back what was forgotten.
-        kept.epoch += 1;
-        kept.holder = None;
-        match lane {
-            Some(lane) => drop(kept.offsets.lanes.remove(lane)),
-            None => kept.offsets = Offsets::default(),
-        }
-        Ok(())
+        self.change(key, |document, now| document.reset(lane, now))
     }
 }
 

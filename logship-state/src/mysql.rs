@@ -402,7 +402,8 @@ fn micros(ttl: Duration) -> i64 {
 }
 
 /// Whether trying again helps, by the error's number
-/// (<https://dev.mysql.com/doc/mysql-errors/8.4/en/server-error-reference.html>).
+/// (<https://dev.mysql.com/doc/mysql-errors/8.4/en/server-error-reference.html>, and for 1927 and 1969
+/// <https://mariadb.com/docs/server/reference/error-codes>).
 fn failed(operation: &'static str, error: sqlx::Error) -> Error {
     let number = error
         .as_database_error()
@@ -412,10 +413,17 @@ fn failed(operation: &'static str, error: sqlx::Error) -> Error {
         (_, Some(1044 | 1045 | 1142 | 1143 | 1227 | 1698)) => {
             (ErrorKind::Auth, "the user lacks a right to the logship_ tables, or to make them")
         }
-        (_, Some(1049)) => (ErrorKind::Config, "there is no such database"),
-        (_, Some(1040 | 1053 | 1152..=1161 | 1203 | 1205 | 1213 | 1226 | 1290 | 1317 | 1836 | 1927 | 2006 | 2013)) => {
-            (ErrorKind::Unavailable, "the database cannot serve us now")
+        (_, Some(1049 | 1054 | 1146)) => (ErrorKind::Config, "there is no such database, table or column"),
+        (_, Some(1153)) => {
+            (ErrorKind::Config, "the offsets are larger than the server takes at once: raise `max_allowed_packet`")
         }
+        (_, Some(1969 | 3024)) => (ErrorKind::Timeout, "the server gave the statement up"),
+        (
+            _,
+            Some(
+                1040 | 1053 | 1152 | 1154..=1161 | 1203 | 1205 | 1213 | 1226 | 1290 | 1317 | 1836 | 1927 | 2006 | 2013,
+            ),
+        ) => (ErrorKind::Unavailable, "the database cannot serve us now"),
         (sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::Protocol(_), _) => {
             (ErrorKind::Unavailable, "the database cannot be reached")
         }

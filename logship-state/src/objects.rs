@@ -4,7 +4,7 @@ mod state;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
 
 pub use logship_connect::objects::Bucket;
@@ -47,7 +47,8 @@ pub enum Write {
     /// When a run ends or is stopped, and whenever its lease is renewed: for short runs, one read and two writes each.
     /// A commit is then not durable when the engine takes it for durable. What a crash takes away is shipped again, the
     /// whole run at most: nothing is lost, and destinations that know records by id still have each once; those that know
-    /// objects by name may have some twice.
+    /// objects by name may have some twice. Where the last write fails, giving the lease back is an
+    /// [`ErrorKind::State`], or an [`ErrorKind::Fenced`] where somebody else has taken the lease.
     AtEnd,
 }
 
@@ -75,9 +76,12 @@ pub struct ObjectOffsets {
     prefix: String,
     write: Write,
     clock: Option<Wire>,
-    /// The leases that were taken by this store.
-    held: Mutex<BTreeMap<OffsetKey, Held>>,
+    /// The leases that were taken by this store. Each has a lock of its own, which is held while the store is asked, so
+    /// that a key whose request hangs holds up no other.
+    held: std::sync::Mutex<BTreeMap<OffsetKey, Slot>>,
 }
+
+type Slot = Arc<Mutex<Option<Held>>>;
 
 /// An object as it was read or written last.
 struct Seen {
@@ -108,7 +112,7 @@ impl ObjectOffsets {
             parse_path("url", prefix)?;
         }
         let prefix = prefix.to_owned();
-        Ok(ObjectOffsets { kind, bucket, prefix, write, clock: None, held: Mutex::default() })
+        Ok(ObjectOffsets { kind, bucket, prefix, write, clock: None, held: std::sync::Mutex::default() })
     }
 
     /// With the clock of the server at the other end of this wire.
@@ -212,19 +216,25 @@ impl ObjectOffsets {
         (!is_over).then_some(holder.owner.as_str())
     }
 
+    /// What is held of a key.
+    fn slot(&self, key: &OffsetKey) -> Slot {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(held.entry(key.clone()).or_default())
+    }
+
     /// The lease as this store last knew it; one that another store took is looked up.
     async fn held<'a>(
         &self,
         operation: &'static str,
-        held: &'a mut BTreeMap<OffsetKey, Held>,
+        slot: &'a mut Option<Held>,
         lease: &Lease,
     ) -> Result<&'a mut Held, Error> {
-        if held.get(&lease.key).is_none_or(|held| held.state.epoch != lease.epoch) {
+        if slot.as_ref().is_none_or(|held| held.state.epoch != lease.epoch) {
             let seen = self.read(operation, &lease.key).await?.filter(|seen| seen.state.is_of(lease));
             let Seen { state, version, .. } = seen.ok_or_else(|| fenced(operation, lease))?;
-            held.insert(lease.key.clone(), Held { state, version, is_ahead: false, is_fresh: false });
+            *slot = Some(Held { state, version, is_ahead: false, is_fresh: false });
         }
-        held.get_mut(&lease.key).ok_or_else(|| fenced(operation, lease))
+        slot.as_mut().ok_or_else(|| fenced(operation, lease))
     }
 
     /// Writes what a holder changes, as long as its lease is the newest.
@@ -283,7 +293,7 @@ impl OffsetStore for ObjectOffsets {
             if let Some(version) = self.put(OPERATION, &state, mode).await? {
                 let lease = Lease { key: key.clone(), epoch: state.epoch };
                 let held = Held { state, version, is_ahead: false, is_fresh: true };
-                self.held.lock().await.insert(key.clone(), held);
+                *self.slot(key).lock().await = Some(held);
                 return Ok(lease);
             }
         }
@@ -292,8 +302,9 @@ impl OffsetStore for ObjectOffsets {
 
     async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<(), Error> {
         const OPERATION: &str = "renew lease";
-        let mut held = self.held.lock().await;
-        let held = self.held(OPERATION, &mut held, lease).await?;
+        let slot = self.slot(&lease.key);
+        let mut slot = slot.lock().await;
+        let held = self.held(OPERATION, &mut slot, lease).await?;
         let change = |state: &mut State| {
             if let Some(holder) = &mut state.lease {
                 holder.set_ttl(ttl);
@@ -304,8 +315,9 @@ impl OffsetStore for ObjectOffsets {
 
     async fn release(&self, lease: &Lease) -> Result<(), Error> {
         const OPERATION: &str = "release lease";
-        let mut leases = self.held.lock().await;
-        let held = match self.held(OPERATION, &mut leases, lease).await {
+        let slot = self.slot(&lease.key);
+        let mut slot = slot.lock().await;
+        let held = match self.held(OPERATION, &mut slot, lease).await {
             Ok(held) => held,
             Err(error) if error.kind() == ErrorKind::Fenced => return Ok(()),
             Err(error) => return Err(error),
@@ -321,13 +333,20 @@ impl OffsetStore for ObjectOffsets {
         }
         let is_lost = done.as_ref().is_err_and(|error| error.kind() == ErrorKind::Fenced);
         if done.is_ok() || is_lost {
-            leases.remove(&lease.key);
+            *slot = None;
         }
-        if is_lost && !is_ahead { Ok(()) } else { done }
+        match done {
+            Err(_) if is_lost && !is_ahead => Ok(()),
+            Err(error) if is_ahead && !is_lost => {
+                let message = "the offsets of this run could not be written at its end: its records are shipped again";
+                Err(Error::new(ErrorKind::State, OPERATION, message).with("offset_key", &lease.key).with_source(error))
+            }
+            done => done,
+        }
     }
 
     async fn load(&self, key: &OffsetKey) -> Result<Offsets, Error> {
-        if let Some(held) = self.held.lock().await.get_mut(key)
+        if let Some(held) = self.slot(key).lock().await.as_mut()
             && (std::mem::take(&mut held.is_fresh) || held.is_ahead)
         {
             return Ok(Offsets { lanes: held.state.lanes.clone() });
@@ -338,8 +357,9 @@ impl OffsetStore for ObjectOffsets {
 
     async fn commit(&self, lease: &Lease, delta: &OffsetsDelta) -> Result<(), Error> {
         const OPERATION: &str = "commit offsets";
-        let mut held = self.held.lock().await;
-        let held = self.held(OPERATION, &mut held, lease).await?;
+        let slot = self.slot(&lease.key);
+        let mut slot = slot.lock().await;
+        let held = self.held(OPERATION, &mut slot, lease).await?;
         if self.write == Write::AtEnd {
             held.state.apply(delta);
             held.is_ahead = true;

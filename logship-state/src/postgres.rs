@@ -94,7 +94,7 @@ impl PostgresOffsets {
     ) -> Result<Result<Lease, Error>, sqlx::Error> {
         const OPERATION: &str = "acquire lease";
         let mut session = self.session().await?;
-        let mut transaction = session.begin().await?;
+        let mut transaction = begin(&mut session).await?;
         if let Err(error) = rows::check_version(OPERATION, key, version(&mut transaction, key).await?) {
             return Ok(Err(error));
         }
@@ -124,9 +124,7 @@ impl PostgresOffsets {
     /// Whether the lease is the newest, and the change therefore made.
     async fn try_commit(&self, lease: &Lease, delta: &OffsetsDelta) -> Result<bool, sqlx::Error> {
         let mut session = self.session().await?;
-        let mut transaction = session.begin().await?;
-        // Whatever the user's or the database's default is.
-        transaction.execute("set local synchronous_commit = on").await?;
+        let mut transaction = begin(&mut session).await?;
         let held: Option<i64> = sqlx::query_scalar(
             "select epoch from logship_keys where key = $1 and epoch = $2 and owner is not null for update",
         )
@@ -148,7 +146,7 @@ impl PostgresOffsets {
     async fn try_reset(&self, key: &OffsetKey, lane: Option<&str>) -> Result<Result<(), Error>, sqlx::Error> {
         const OPERATION: &str = "reset offsets";
         let mut session = self.session().await?;
-        let mut transaction = session.begin().await?;
+        let mut transaction = begin(&mut session).await?;
         if let Err(error) = rows::check_version(OPERATION, key, version(&mut transaction, key).await?) {
             return Ok(Err(error));
         }
@@ -313,6 +311,14 @@ async fn make_tables(session: &mut PgConnection) -> Result<(), sqlx::Error> {
     transaction.commit().await
 }
 
+/// Begins a transaction that is on disk once it is committed, whatever the user's or the database's default is: an epoch
+/// that a crash took back would be given out twice.
+async fn begin(session: &mut PgConnection) -> Result<Transaction<'_, Postgres>, sqlx::Error> {
+    let mut transaction = session.begin().await?;
+    transaction.execute("set local synchronous_commit = on").await?;
+    Ok(transaction)
+}
+
 async fn version(transaction: &mut Transaction<'_, Postgres>, key: &OffsetKey) -> Result<Option<i64>, sqlx::Error> {
     sqlx::query_scalar("select version from logship_keys where key = $1")
         .bind(key.as_str())
@@ -388,7 +394,10 @@ fn failed(operation: &'static str, error: sqlx::Error) -> Error {
     let (kind, message) = match (&error, code.as_str()) {
         (_, "42501") => (ErrorKind::Auth, "the user lacks a right to the logship_ tables, or to make them"),
         (_, "25006") => (ErrorKind::Unavailable, "the database can only be read: is it a replica?"),
-        (_, "3D000" | "3F000") => (ErrorKind::Config, "there is no such database or schema"),
+        (_, "42P01" | "42703" | "3D000" | "3F000") => {
+            (ErrorKind::Config, "there is no such database, schema, table or column")
+        }
+        (_, "57014") => (ErrorKind::Timeout, "the server gave the statement up"),
         (_, code) if code.starts_with("28") => (ErrorKind::Auth, "the database does not let us in"),
         (_, code) if ["08", "40", "53", "55", "57", "58"].iter().any(|class| code.starts_with(class)) => {
             (ErrorKind::Unavailable, "the database cannot serve us now")

@@ -32,7 +32,7 @@ const TABLES: &str = "CREATE TABLE IF NOT EXISTS logship_keys (
    key TEXT NOT NULL, lane TEXT NOT NULL, partition TEXT NOT NULL, shipped TEXT NOT NULL,
    PRIMARY KEY (key, lane, partition));";
 
-/// Keeps offsets in three tables of a SQLite database, which are made if they are not there:
+/// Keeps offsets in four tables of a SQLite database, which are made if they are not there:
 ///
 /// - `logship_keys(key, version, epoch, owner, expires_at)`: the newest lease of each key, by the database's clock;
 /// - `logship_lanes(key, lane, fingerprint, since)`: each lane and where it began;

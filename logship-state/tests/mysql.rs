@@ -169,6 +169,21 @@ fn a_store_can_be_made_outside_a_runtime_and_shows_no_password() {
     assert!(!format!("{error:?} {wrong:?}").contains("hunter2"), "{error:?}");
 }
 
+/// Goal: what no repeat can mend stops, and says what to set. Method: the server says what it says of a packet that is
+/// larger than it takes.
+#[tokio::test]
+async fn offsets_that_the_server_takes_no_more_say_what_to_set() {
+    let Some(database) = Database::new("packet").await else { return };
+    let store = database.store();
+    let lease = store.acquire(&key("k"), "me", TTL).await.unwrap();
+    let refuse = "create trigger refuse before insert on logship_offsets for each row
+                  signal sqlstate '08S01' set mysql_errno = 1153, message_text = 'Got a packet bigger'";
+    sqlx::raw_sql(refuse).execute(&database.pool).await.unwrap();
+    let error = store.commit(&lease, &moved("es", "p", Cursor::number(1))).await.unwrap_err();
+    assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Config, false), "{error}");
+    assert!(error.to_string().contains("max_allowed_packet"), "{error}");
+}
+
 /// Goal: a call that is dropped while its transaction begins leaves nothing open in the pool, or what the next call
 /// changes is taken back with it.
 #[tokio::test]

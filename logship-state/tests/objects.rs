@@ -5,7 +5,7 @@
 #![cfg(any(feature = "azure_blob", feature = "gcs", feature = "s3"))]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use logship_connect::Connection;
@@ -325,6 +325,70 @@ async fn what_was_to_be_written_at_the_end_and_was_fenced_is_an_error() {
     assert_eq!(store.release(&lease).await.unwrap_err().kind(), ErrorKind::Fenced);
     other.release(&newer).await.unwrap();
     assert!(other.load(&lease.key).await.unwrap().lanes.is_empty());
+}
+
+/// Goal: a run whose offsets were lost can be told from one that merely kept its lease.
+#[tokio::test]
+async fn what_could_not_be_written_at_the_end_is_an_error_that_says_so() {
+    let bucket = Arc::new(Faulty::default());
+    let store = at_end(&(Arc::clone(&bucket) as _));
+    for (is_ahead, kind) in [(true, ErrorKind::State), (false, ErrorKind::Auth)] {
+        let lease = store.acquire(&key(if is_ahead { "ahead" } else { "idle" }), "me", TTL).await.unwrap();
+        if is_ahead {
+            store.commit(&lease, &moved("es", "p", Cursor::number(1))).await.unwrap();
+        }
+        bucket.refuses.store(true, Ordering::SeqCst);
+        let error = store.release(&lease).await.unwrap_err();
+        assert_eq!(error.kind(), kind, "{error}");
+        bucket.refuses.store(false, Ordering::SeqCst);
+        // What is still known is written by whoever tries again.
+        store.release(&lease).await.unwrap();
+    }
+    assert_eq!(store.load(&key("ahead")).await.unwrap().lanes["es"].cursors["p"], Cursor::number(1));
+}
+
+/// A bucket that does not answer the next request, or lets nobody in.
+#[derive(Debug, Default)]
+struct Faulty {
+    memory: Memory,
+    hangs: AtomicBool,
+    refuses: AtomicBool,
+}
+
+#[async_trait]
+impl Bucket for Faulty {
+    async fn store(&self) -> Result<Arc<dyn ObjectStore>, Error> {
+        if self.hangs.swap(false, Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
+        if self.refuses.load(Ordering::SeqCst) {
+            return Err(Error::new(ErrorKind::Auth, "open", "not let in"));
+        }
+        self.memory.store().await
+    }
+
+    async fn refresh(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn uri(&self, key: &Path) -> String {
+        self.memory.uri(key)
+    }
+}
+
+#[tokio::test]
+async fn a_commit_that_hangs_holds_up_no_other_key() {
+    let bucket = Arc::new(Faulty::default());
+    let store = ObjectOffsets::new("memory", Arc::clone(&bucket) as _, PREFIX, Write::EachCommit).unwrap();
+    let one = store.acquire(&key("one"), "me", TTL).await.unwrap();
+    let other = store.acquire(&key("other"), "me", TTL).await.unwrap();
+    bucket.hangs.store(true, Ordering::SeqCst);
+    let delta = moved("es", "p", Cursor::number(1));
+    tokio::select! {
+        biased;
+        done = store.commit(&one, &delta) => panic!("it did not hang: {done:?}"),
+        done = store.renew(&other, TTL) => done.unwrap(),
+    }
 }
 
 /// Goal: the handle of a run that is restarted elsewhere moves what the same lease may move.

@@ -156,6 +156,28 @@ fn a_store_can_be_made_outside_a_runtime_and_shows_no_password() {
     assert!(!format!("{error:?} {wrong:?}").contains("hunter2"), "{error:?}");
 }
 
+/// Goal: a crash of the server gives no epoch out twice. Method: a database whose default is not to wait for the disk
+/// keeps how it was set whenever the epoch grew.
+#[tokio::test]
+async fn a_new_epoch_is_on_disk_whatever_the_databases_default_is() {
+    let Some(database) = Database::new("durable").await else { return };
+    database.store().list().await.unwrap();
+    let watch = "create table seen (waits text);
+        create function watch() returns trigger language plpgsql as
+          $$ begin insert into seen values (current_setting('synchronous_commit')); return new; end $$;
+        create trigger watch before insert or update of epoch on logship_keys for each row execute function watch()";
+    sqlx::raw_sql(watch).execute(&database.pool).await.unwrap();
+    let name = database.url.rsplit_once('/').unwrap().1;
+    let default = format!("alter database {name} set synchronous_commit = off");
+    database.pool.execute(AssertSqlSafe(default)).await.unwrap();
+    let store = database.store();
+    let lease = store.acquire(&key("k"), "me", TTL).await.unwrap();
+    store.release(&lease).await.unwrap();
+    store.reset(&key("k"), None).await.unwrap();
+    let seen: Vec<String> = sqlx::query_scalar("select waits from seen").fetch_all(&database.pool).await.unwrap();
+    assert!(seen.len() >= 2 && seen.iter().all(|waits| waits == "on"), "{seen:?}");
+}
+
 /// Goal: a call that is dropped while its transaction begins leaves nothing open in the pool, or what the next call
 /// changes is taken back with it.
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_smithy_runtime_api::client::http::{
     HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
@@ -12,12 +13,17 @@ use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
 use logship_core::{BuildContext, Error};
 use reqwest::{Body, Client, Request, Url};
+use tokio::time::error::Elapsed;
 
 use crate::{Connection, RotatedClient};
 
 /// Sends what the SDKs ask.
 #[derive(Clone, Debug)]
-pub(super) struct SdkClient(Arc<Clients>);
+pub(super) struct SdkClient {
+    clients: Arc<Clients>,
+    /// How long an answer may take to begin, where an SDK says so: it does when it asks for credentials.
+    patience: Option<Duration>,
+}
 
 #[derive(Debug)]
 struct Clients {
@@ -28,15 +34,16 @@ struct Clients {
 
 impl SdkClient {
     pub(super) fn new(outside: RotatedClient, connection: &Connection, context: &BuildContext) -> Result<Self, Error> {
-        let mut bare = connection.clone();
-        (bare.proxy, bare.system_proxy) = (None, false);
-        bare.headers.clear();
-        let link_local = bare.client("connect to aws", context)?;
-        Ok(SdkClient(Arc::new(Clients { outside, link_local })))
+        let link_local = connection.bare().client("connect to aws", context)?;
+        Ok(SdkClient { clients: Arc::new(Clients { outside, link_local }), patience: None })
+    }
+
+    fn within(&self, settings: &HttpConnectorSettings) -> Self {
+        SdkClient { patience: settings.read_timeout(), ..self.clone() }
     }
 
     fn client_for(&self, url: &Url) -> Client {
-        if is_link_local(url) { self.0.link_local.clone() } else { self.0.outside.client() }
+        if is_link_local(url) { self.clients.link_local.clone() } else { self.clients.outside.client() }
     }
 }
 
@@ -53,8 +60,8 @@ fn is_link_local(url: &Url) -> bool {
 }
 
 impl HttpClient for SdkClient {
-    fn http_connector(&self, _: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
-        SharedHttpConnector::new(self.clone())
+    fn http_connector(&self, settings: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
+        SharedHttpConnector::new(self.within(settings))
     }
 }
 
@@ -64,7 +71,16 @@ impl HttpConnector for SdkClient {
         HttpConnectorFuture::new(async move {
             let request = request.try_into_http1x().map_err(|error| ConnectorError::user(error.into()))?;
             let request = Request::try_from(request.map(Body::wrap)).map_err(failed)?;
-            let response = this.client_for(request.url()).execute(request).await.map_err(failed)?;
+            let client = this.client_for(request.url());
+            let answer = client.execute(request);
+            let response = match this.patience {
+                Some(patience) => {
+                    let late = |late: Elapsed| ConnectorError::timeout(late.into());
+                    tokio::time::timeout(patience, answer).await.map_err(late)?
+                }
+                None => answer.await,
+            };
+            let response = response.map_err(failed)?;
             let response = http::Response::<Body>::from(response).map(SdkBody::from_body_1_x);
             HttpResponse::try_from(response).map_err(|error| ConnectorError::other(error.into(), None))
         })
@@ -85,6 +101,19 @@ fn failed(error: reqwest::Error) -> ConnectorError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_time_limit_of_the_sdks_is_kept() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let (connection, context) = (Connection::default(), BuildContext::default());
+        let outside = RotatedClient::new("test", &connection, &context).unwrap();
+        let client = SdkClient::new(outside, &connection, &context).unwrap();
+        let settings = HttpConnectorSettings::builder().read_timeout(Duration::from_secs(5)).build();
+        let request = HttpRequest::try_from(http::Request::get(url).body(SdkBody::empty()).unwrap()).unwrap();
+        let error = client.within(&settings).call(request).await.unwrap_err();
+        assert!(error.is_timeout(), "{error:?}");
+    }
 
     #[test]
     fn metadata_is_asked_without_a_proxy() {

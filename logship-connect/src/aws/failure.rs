@@ -9,6 +9,7 @@ use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use logship_core::{Advice, Certainty, Error, ErrorKind};
 
 use super::credentials::no_credentials;
+use crate::cause::find;
 
 /// The error of a request that failed as a whole, whichever service was asked. Codes that mean something else at one
 /// service are for its exporter or source to look at first.
@@ -59,15 +60,21 @@ where
     }
 }
 
+/// What kind of error a code alone says it is.
+pub(super) fn kind_of(code: &str) -> ErrorKind {
+    classify(code, 0).0
+}
+
 /// What a code means, and, where there is none that is known, the status
 /// (<https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/CommonErrors.html>, and the like of the other
-/// services).
+/// services). What stands before a dot in a code names a service.
 fn classify(code: &str, status: u16) -> (ErrorKind, Advice, Certainty, &'static str) {
     use Certainty::{NotDelivered, Unknown};
     let later = Advice::After(None);
-    match (code, status) {
+    match (code.rsplit('.').next().unwrap_or(code), status) {
         (
             "ThrottlingException"
+            | "KMSThrottlingException"
             | "Throttling"
             | "ThrottledException"
             | "RequestThrottled"
@@ -129,18 +136,6 @@ fn classify(code: &str, status: u16) -> (ErrorKind, Advice, Certainty, &'static 
     }
 }
 
-/// The first cause of this type.
-fn find<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a T> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(found) = error.downcast_ref() {
-            return Some(found);
-        }
-        next = error.source();
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -150,6 +145,8 @@ mod tests {
         let later = Advice::After(None);
         for (code, status, kind, advice, certainty) in [
             ("ThrottlingException", 400, ErrorKind::Throttled, later, Certainty::NotDelivered),
+            ("KMSThrottlingException", 400, ErrorKind::Throttled, later, Certainty::NotDelivered),
+            ("KMS.ThrottlingException", 400, ErrorKind::Throttled, later, Certainty::NotDelivered),
             ("SlowDown", 503, ErrorKind::Throttled, later, Certainty::NotDelivered),
             ("ExpiredTokenException", 400, ErrorKind::Auth, Advice::Refresh, Certainty::NotDelivered),
             ("ExpiredToken", 403, ErrorKind::Auth, Advice::Refresh, Certainty::NotDelivered),

@@ -7,6 +7,8 @@ use std::time::Duration;
 use logship_core::{Advice, Certainty, Error, ErrorKind};
 use object_store::client::{HttpError, HttpErrorKind};
 
+use crate::cause::find;
+
 /// An answer that says no.
 #[derive(Clone, Debug)]
 pub(super) struct Refusal {
@@ -144,17 +146,6 @@ fn refused(operation: &'static str, refusal: &Refusal) -> Error {
         error = error.with("region", region);
     }
     if refusal.said.is_empty() { error } else { error.with("answer", &refusal.said) }
-}
-
-fn find<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a T> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(found) = error.downcast_ref::<T>() {
-            return Some(found);
-        }
-        next = error.source();
-    }
-    None
 }
 
 /// The innermost cause says most: `connection refused`.

@@ -70,10 +70,11 @@ impl S3Bucket {
             false => S3ConditionalPut::Disabled,
         };
         // With an address of its own the bucket's name stands in the path, which every store understands.
-        let endpoint = self.aws.sdk_config().await?.endpoint_url();
+        let region = self.aws.region().await?;
+        let endpoint = self.aws.sdk_config().await?.endpoint_url().map(str::to_owned).or_else(|| address_in(region));
         let mut builder = AmazonS3Builder::new()
             .with_bucket_name(&self.config.bucket)
-            .with_region(self.aws.region().await?)
+            .with_region(region)
             .with_virtual_hosted_style_request(endpoint.is_none() && !self.config.bucket.contains('.'))
             .with_conditional_put(conditions)
             .with_retry(no_retries())
@@ -88,6 +89,12 @@ impl S3Bucket {
         let store = builder.build().map_err(|error| Error::config("bucket", error.to_string()))?;
         Ok(Arc::new(store))
     }
+}
+
+/// The address of S3 where it is not the one that `object_store` takes for every region's
+/// (<https://docs.amazonaws.cn/en_us/aws/latest/userguide/endpoints-Beijing.html>).
+fn address_in(region: &str) -> Option<String> {
+    region.starts_with("cn-").then(|| format!("https://s3.{region}.amazonaws.com.cn"))
 }
 
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html>
@@ -144,5 +151,16 @@ impl CredentialProvider for Keys {
             secret_key: keys.secret_access_key().to_owned(),
             token: keys.session_token().map(str::to_owned),
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn regions_of_china_have_addresses_of_their_own() {
+        assert_eq!(address_in("cn-north-1").as_deref(), Some("https://s3.cn-north-1.amazonaws.com.cn"));
+        assert_eq!(address_in("eu-west-1"), None);
     }
 }

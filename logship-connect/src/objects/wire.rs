@@ -84,7 +84,9 @@ impl HttpService for Wire {
         let (parts, body) = response.into_parts();
         let mut text = Vec::new();
         let mut stream = body.bytes_stream();
-        while let Some(Ok(part)) = futures::StreamExt::next(&mut stream).await {
+        while text.len() < REFUSAL_BYTES_MAX
+            && let Some(Ok(part)) = futures::StreamExt::next(&mut stream).await
+        {
             text.extend_from_slice(&part[..part.len().min(REFUSAL_BYTES_MAX - text.len())]);
         }
         let header = |name: &str| Some(parts.headers.get(name)?.to_str().ok()?.to_owned());

@@ -220,7 +220,8 @@ async fn a_check_stores_nothing() {
     open(&server).check().await.unwrap();
     let key = server.service_account_key().replace("logs@acme", "other@acme");
     let error = exporter(&server.url(), &key).check().await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Auth, "{error}");
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert!(error.to_string().contains("check the service account"), "{error}");
     let key = server.service_account_key().replace("\"acme\"", "\"other\"");
     let error = exporter(&server.url(), &key).check().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Auth, "{error}");

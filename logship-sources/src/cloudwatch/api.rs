@@ -1,22 +1,13 @@
 //! What is asked of CloudWatch Logs, no faster than it allows.
 
 use std::future::Future;
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use aws_sdk_cloudwatchlogs::Client;
 use aws_sdk_cloudwatchlogs::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_cloudwatchlogs::types::FilteredLogEvent;
-use logship_connect::aws::{Aws, failure};
-use logship_core::{Advice, Error, ErrorKind};
+use logship_connect::aws::{Aws, Pace};
+use logship_core::{Error, ErrorKind};
 use tokio::sync::OnceCell;
-use tokio::time::Instant;
-
-/// How long nothing more is asked after AWS has said that it was too much.
-const BREATH: Duration = Duration::from_secs(1);
-
-/// How long a request may take: one that nobody answers would hold up its stream for ever.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How often one page of a listing is asked for before the listing fails. A listing of many pages that began anew each
 /// time would never end.
@@ -36,38 +27,16 @@ pub(super) struct Stream {
 pub(super) struct Api {
     aws: Aws,
     client: OnceCell<Client>,
-    /// From one request to the next.
-    interval: Duration,
-    /// When the next request may go out.
-    next: Mutex<Option<Instant>>,
+    pace: Pace,
 }
 
 impl Api {
     pub(super) fn new(aws: Aws, requests_per_second: u32) -> Self {
-        let interval = Duration::from_secs(1) / requests_per_second;
-        Api { aws, client: OnceCell::new(), interval, next: Mutex::new(None) }
+        Api { aws, client: OnceCell::new(), pace: Pace::new(requests_per_second) }
     }
 
     pub(super) async fn client(&self) -> Result<&Client, Error> {
         self.client.get_or_try_init(|| async { Ok(Client::new(self.aws.sdk_config().await?)) }).await
-    }
-
-    /// Takes the next moment at which a request may go out, and waits for it.
-    async fn turn(&self) {
-        let at = {
-            let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
-            let at = next.map_or_else(Instant::now, |at| at.max(Instant::now()));
-            *next = Some(at + self.interval);
-            at
-        };
-        tokio::time::sleep_until(at).await;
-    }
-
-    /// Puts off all further requests.
-    fn take_a_breath(&self) {
-        let until = Instant::now() + BREATH.max(self.interval);
-        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
-        *next = Some(next.map_or(until, |at| at.max(until)));
     }
 
     /// Asks when it is time, and once more with new credentials where the old ones have ended.
@@ -76,30 +45,7 @@ impl Api {
         F: Future<Output = Result<T, SdkError<E>>>,
         E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
     {
-        let mut is_renewed = false;
-        loop {
-            self.turn().await;
-            let error = match tokio::time::timeout(PATIENCE, call()).await {
-                Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err(error)) => failure(operation, error),
-                Err(_) => return Err(Error::new(ErrorKind::Timeout, operation, "no answer in time")),
-            };
-            if error.kind() == ErrorKind::Throttled {
-                self.take_a_breath();
-            }
-            if error.advice() != Advice::Refresh {
-                return Err(error);
-            }
-            // Nobody behind us could do more about it.
-            let error = error.advise(Advice::Never);
-            if is_renewed {
-                return Err(error);
-            }
-            is_renewed = true;
-            if let Err(cause) = self.aws.refresh().await {
-                return Err(if cause.is_retryable() { cause } else { error.with_source(cause) });
-            }
-        }
+        self.aws.ask(operation, Some(&self.pace), call).await
     }
 
     /// The same for a page of a listing, which is asked for again while that may help.
@@ -113,7 +59,7 @@ impl Api {
             match self.ask(operation, &call).await {
                 Err(error) if error.is_retryable() && attempts < LISTING_ATTEMPTS => {
                     tracing::debug!(%error, attempts, "a listing waits");
-                    self.take_a_breath();
+                    self.pace.take_a_breath();
                     attempts += 1;
                 }
                 answer => return answer,

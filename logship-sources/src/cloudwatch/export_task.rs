@@ -14,7 +14,7 @@ use logship_core::{
 use serde::Deserialize;
 
 use super::api::Api;
-use super::groups_of;
+use super::{groups_of, is_gone, streams_of};
 
 /// Under which lane how far exports have come is kept. No user can name a lane so.
 const LANE: &str = "(export tasks)";
@@ -115,7 +115,8 @@ impl ExportTaskConfig {
 /// A group is exported whole, all streams of it: a task can be limited to streams that begin with a name, and the name
 /// of one stream may be how another begins. A range of time is named by where it begins, which is where the last one
 /// ended. So when a process dies, the next finds its task in AWS's own list, by group, place and beginning, and waits for
-/// it instead of exporting the range again.
+/// it instead of exporting the range again. Tasks that are older than the offsets do not count: after a reset all is
+/// exported again.
 ///
 /// # Cancellation
 /// A task that is under way when `stop` is cancelled goes on by itself; the next run waits for it. Dropping
@@ -196,6 +197,10 @@ impl ExportTask {
         let excluded = self.config.exclude_log_groups.iter().cloned().collect();
         let groups = groups_of(&self.api, &self.config.log_groups, &self.config.log_group_prefixes, &excluded).await?;
         let offsets = self.store.load(&self.key).await?;
+        let since = match offsets.lanes.get(LANE) {
+            Some(lane) => lane.since,
+            None => Some(self.begin(lease).await?),
+        };
         let mut exports = Exports::default();
         for group in groups {
             let last = offsets.lanes.get(LANE).and_then(|lane| lane.cursors.get(&group)).map(Cursor::as_number);
@@ -203,7 +208,7 @@ impl ExportTask {
             if self.is_silent(&group, from).await? {
                 continue;
             }
-            match self.export(lease, stop, &group, from).await? {
+            match self.export(lease, stop, &group, (since, from)).await? {
                 Progress::Done(task) => exports.tasks.push(task),
                 Progress::Nothing => {}
                 Progress::Stopped => {
@@ -215,22 +220,39 @@ impl ExportTask {
         Ok(exports)
     }
 
+    /// Keeps when these offsets began, before anything is exported.
+    async fn begin(&self, lease: &Lease) -> Result<Timestamp, Error> {
+        let since = Timestamp::now();
+        let fingerprint = Some(self.fingerprint());
+        let delta = LaneDelta { fingerprint, since: Some(since), ..LaneDelta::default() };
+        self.store.commit(lease, &OffsetsDelta { lanes: [(LANE.to_owned(), delta)].into() }).await?;
+        Ok(since)
+    }
+
     /// Whether nothing has arrived in a group since its last export ended.
     async fn is_silent(&self, group: &str, from: i64) -> Result<bool, Error> {
-        let streams = self.api.streams(group, None).await?;
+        let streams = streams_of(&self.api, &self.config.log_groups, group, None).await?;
         Ok(streams.iter().all(|stream| stream.last_ingestion.is_none_or(|last| last < from)))
     }
 
-    /// Exports a group from this millisecond on.
-    async fn export(&self, lease: &Lease, stop: &CancellationToken, group: &str, from: i64) -> Result<Progress, Error> {
+    /// Exports a group from this millisecond on, for offsets that began then.
+    async fn export(
+        &self,
+        lease: &Lease,
+        stop: &CancellationToken,
+        group: &str,
+        (since, from): (Option<Timestamp>, i64),
+    ) -> Result<Progress, Error> {
         let settle = Duration::from_secs(self.config.settle_secs);
         let until = Timestamp::now().saturating_sub(settle).as_millis();
-        let (id, to) = match self.under_way(group, from).await? {
+        let (id, to) = match self.under_way(group, since, from).await? {
             Some(found) => found,
             None if until <= from => return Ok(Progress::Nothing),
-            None => match self.create(lease, stop, group, (from, until)).await? {
-                Some(made) => made,
-                None => return Ok(Progress::Stopped),
+            None => match self.create(lease, stop, group, since, (from, until)).await {
+                Ok(Some(made)) => made,
+                Ok(None) => return Ok(Progress::Stopped),
+                Err(error) if is_gone(&error, &self.config.log_groups, group) => return Ok(Progress::Nothing),
+                Err(error) => return Err(error),
             },
         };
         if !self.wait(lease, stop, &id).await.map_err(|error| error.with("group", group).with("task", &id))? {
@@ -248,8 +270,15 @@ impl ExportTask {
         format!("exports to {} as {}", self.config.bucket, self.config.prefix)
     }
 
-    /// A task that an earlier run began for what comes next, and where it ends.
-    async fn under_way(&self, group: &str, from: i64) -> Result<Option<(String, i64)>, Error> {
+    /// A task that an earlier run began for what comes next, and where it ends. What is older than the offsets belongs to
+    /// others, which were reset.
+    async fn under_way(
+        &self,
+        group: &str,
+        since: Option<Timestamp>,
+        from: i64,
+    ) -> Result<Option<(String, i64)>, Error> {
+        let oldest = since.map_or(i64::MIN, Timestamp::as_millis);
         let client = self.api.client().await?;
         let mut token = None;
         loop {
@@ -258,6 +287,7 @@ impl ExportTask {
             let is_ours = |task: &&Described| {
                 task.log_group_name() == Some(group)
                     && task.from() == Some(from)
+                    && task.execution_info().and_then(|info| info.creation_time()).is_none_or(|made| made >= oldest)
                     && task.destination() == Some(&self.config.bucket)
                     && task.destination_prefix() == Some(&self.config.prefix)
                     && !matches!(
@@ -286,6 +316,7 @@ impl ExportTask {
         lease: &Lease,
         stop: &CancellationToken,
         group: &str,
+        since: Option<Timestamp>,
         (from, to): (i64, i64),
     ) -> Result<Option<(String, i64)>, Error> {
         let client = self.api.client().await?;
@@ -304,7 +335,7 @@ impl ExportTask {
                     self.pause(lease, stop).await?;
                     // It may have begun all the same.
                     if error.certainty() == Certainty::Unknown
-                        && let Some(found) = self.under_way(group, from).await?
+                        && let Some(found) = self.under_way(group, since, from).await?
                     {
                         return Ok(Some(found));
                     }

@@ -2,26 +2,17 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_kinesis::primitives::DateTime;
 use aws_sdk_kinesis::types::{Record, Shard, ShardIteratorType};
-use logship_connect::aws::{Aws, failure};
-use logship_core::{Advice, Error, ErrorKind, Partition, Start, Timestamp};
+use logship_connect::aws::{Aws, Pace};
+use logship_core::{Error, ErrorKind, Partition, Start, Timestamp};
 use tokio::sync::OnceCell;
-use tokio::time::Instant;
 
 use super::position::Place;
-
-/// How long nothing more is asked of a shard after Kinesis has said that it was too much: it counts by the second.
-/// <https://docs.aws.amazon.com/kinesis/latest/APIReference/API_GetRecords.html>
-const BREATH: Duration = Duration::from_secs(1);
-
-/// How long a request may take: one that nobody answers would hold up its shard for ever.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What an answer holds.
 pub(super) struct Answer {
@@ -33,10 +24,8 @@ pub(super) struct Answer {
 }
 
 /// What is known of a shard between reads.
-#[derive(Default)]
 struct Known {
-    /// When the next request may go out.
-    next: Option<Instant>,
+    pace: Arc<Pace>,
     /// Where the last read ended, and the iterator that goes on from there.
     iterator: Option<(Start, String)>,
 }
@@ -46,15 +35,13 @@ pub(super) struct Api {
     aws: Aws,
     client: OnceCell<Client>,
     stream: String,
-    /// From one request to the next.
-    interval: Duration,
+    requests_per_second: u32,
     shards: Mutex<HashMap<Partition, Known>>,
 }
 
 impl Api {
     pub(super) fn new(aws: Aws, stream: &str, requests_per_second: u32) -> Self {
-        let interval = Duration::from_secs(1) / requests_per_second;
-        Api { aws, client: OnceCell::new(), stream: stream.to_owned(), interval, shards: Mutex::default() }
+        Api { aws, client: OnceCell::new(), stream: stream.to_owned(), requests_per_second, shards: Mutex::default() }
     }
 
     async fn client(&self) -> Result<&Client, Error> {
@@ -63,46 +50,16 @@ impl Api {
 
     fn known<T>(&self, shard: &Partition, look: impl FnOnce(&mut Known) -> T) -> T {
         let mut shards = self.shards.lock().unwrap_or_else(PoisonError::into_inner);
-        look(shards.entry(shard.clone()).or_default())
+        let new = || Known { pace: Arc::new(Pace::new(self.requests_per_second)), iterator: None };
+        look(shards.entry(shard.clone()).or_insert_with(new))
     }
 
-    /// Takes the next moment at which the shard may be asked, and waits for it.
-    async fn turn(&self, shard: &Partition) {
-        let at = self.known(shard, |known| {
-            let at = known.next.map_or_else(Instant::now, |at| at.max(Instant::now()));
-            known.next = Some(at + self.interval);
-            at
-        });
-        tokio::time::sleep_until(at).await;
-    }
-
-    /// Puts off all further requests to the shard.
-    fn take_a_breath(&self, shard: &Partition) {
-        let until = Instant::now() + BREATH.max(self.interval);
-        self.known(shard, |known| known.next = Some(known.next.map_or(until, |at| at.max(until))));
-    }
-
-    /// Asks, and once more with new credentials where the old ones have ended.
-    async fn ask<T, E, F>(&self, operation: &'static str, call: impl Fn() -> F) -> Result<T, Error>
+    async fn ask<T, E, F>(&self, operation: &'static str, pace: Option<&Pace>, call: impl Fn() -> F) -> Result<T, Error>
     where
         F: Future<Output = Result<T, SdkError<E>>>,
         E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
     {
-        let mut is_renewed = false;
-        loop {
-            let error = match tokio::time::timeout(PATIENCE, call()).await {
-                Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err(error)) => failure(operation, error).with("stream", &self.stream),
-                Err(_) => return Err(Error::new(ErrorKind::Timeout, operation, "no answer in time")),
-            };
-            if error.advice() != Advice::Refresh || is_renewed {
-                return Err(error);
-            }
-            is_renewed = true;
-            if let Err(cause) = self.aws.refresh().await {
-                return Err(if cause.is_retryable() { cause } else { error.with_source(cause) });
-            }
-        }
+        self.aws.ask(operation, pace, call).await.map_err(|error| error.with("stream", &self.stream))
     }
 
     /// All shards that hold something, closed ones too.
@@ -115,7 +72,7 @@ impl Api {
                 Some(token) => client.list_shards().next_token(token).send(),
                 None => client.list_shards().stream_name(&self.stream).send(),
             };
-            let answer = self.ask("list shards", ask).await?;
+            let answer = self.ask("list shards", None, ask).await?;
             shards.extend(answer.shards.unwrap_or_default());
             token = answer.next_token;
             if token.is_none() {
@@ -147,14 +104,19 @@ impl Api {
                 request.shard_iterator_type(kind).starting_sequence_number(place.sequence)
             }
         };
-        match self.ask("get a shard iterator", || request.clone().send()).await {
+        match self.ask("get a shard iterator", None, || request.clone().send()).await {
             Ok(answer) => Ok(answer.shard_iterator),
             // Of a shard that has outlived its records. A missing stream is answered in the same words.
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 let is_listed = self.shards().await?.iter().any(|listed| listed.shard_id == name);
                 if is_listed { Err(error.with("shard", shard)) } else { Ok(None) }
             }
-            Err(error) => Err(self.slowed(shard, error)),
+            Err(error) => {
+                if error.kind() == ErrorKind::Throttled {
+                    self.known(shard, |known| known.pace.take_a_breath());
+                }
+                Err(error.with("shard", shard))
+            }
         }
     }
 
@@ -179,10 +141,10 @@ impl Api {
                     iterator
                 }
             };
-            self.turn(shard).await;
+            let pace = self.known(shard, |known| Arc::clone(&known.pace));
             let client = self.client().await?;
             let ask = || client.get_records().shard_iterator(&iterator).limit(limit).send();
-            match self.ask("get records", ask).await {
+            match self.ask("get records", Some(&pace), ask).await {
                 Ok(answer) => {
                     let is_full = answer.records.len() >= usize::try_from(limit).unwrap_or(usize::MAX);
                     let is_behind = answer.millis_behind_latest.is_some_and(|millis| millis > 0);
@@ -194,7 +156,7 @@ impl Api {
                 }
                 // They are good for five minutes.
                 Err(error) if !is_new && error.to_string().contains("ExpiredIteratorException") => is_new = true,
-                Err(error) => return Err(self.slowed(shard, error)),
+                Err(error) => return Err(error.with("shard", shard)),
             }
         }
     }
@@ -202,13 +164,6 @@ impl Api {
     /// Keeps an iterator for whoever reads on from there.
     pub(super) fn keep(&self, shard: &Partition, at: Start, iterator: String) {
         self.known(shard, |known| known.iterator = Some((at, iterator)));
-    }
-
-    fn slowed(&self, shard: &Partition, error: Error) -> Error {
-        if error.kind() == ErrorKind::Throttled {
-            self.take_a_breath(shard);
-        }
-        error.with("shard", shard)
     }
 }
 

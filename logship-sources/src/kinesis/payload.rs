@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
-use logship_core::{LogRecord, RecordId, Resource, Text, Timestamp, Value};
+use logship_core::{LogRecord, RecordId, Text, Timestamp, Value};
 use serde::Deserialize;
 
 use super::Payload;
+use crate::aws::resource_of;
 use crate::jsonl::{JsonlFields, Parser};
 
 /// The most bytes that a payload may be unpacked to: a small one can be made to grow without end.
@@ -118,7 +119,7 @@ impl Decoder<'_> {
         if self.excluded.contains(&*subscribed.log_group) {
             return;
         }
-        let resource = resource_of(&subscribed);
+        let resource = resource_of(&subscribed.log_group, &subscribed.log_stream, Some(&subscribed.owner));
         for (number, event) in (0..).zip(subscribed.log_events) {
             let time = Timestamp::from_millis(event.timestamp);
             let message = Text::from(event.message);
@@ -184,16 +185,6 @@ fn unpacked(data: &Bytes) -> Result<Cow<'_, [u8]>, String> {
         }
         Ok(_) => Ok(Cow::Owned(json)),
     }
-}
-
-fn resource_of(subscribed: &Subscribed<'_>) -> Arc<Resource> {
-    let one = |name: &str| Value::Array(vec![name.into()]);
-    let attributes = vec![
-        (Text::from_static("aws.log.group.names"), one(&subscribed.log_group)),
-        (Text::from_static("aws.log.stream.names"), one(&subscribed.log_stream)),
-        (Text::from_static("cloud.account.id"), Value::from(&*subscribed.owner)),
-    ];
-    Arc::new(Resource { attributes })
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ pub(super) struct Horizon {
 
 /// What the primary says.
 struct Seen {
-    /// The number of each writing transaction, and when it began, if we may know.
+    /// The number of each writing transaction, which it is given at its first write, and when it began, if we may know.
     open: Vec<(String, Option<i64>)>,
     now: i64,
     log_position: String,

@@ -8,8 +8,8 @@ use logship_core::{
 use logship_sources::cloudwatch::CloudWatchSource;
 use logship_testkit::conformance::source::{Row, SourceFixture, WIDE, read_on};
 use logship_testkit::source_conformance;
-use logship_testkit::strict::Fault;
 use logship_testkit::strict::cloudwatch::StrictCloudWatch;
+use logship_testkit::strict::{Fault, Reply};
 use serde_json::json;
 
 use super::level;
@@ -184,14 +184,37 @@ async fn a_record_says_where_it_is_from_and_when_it_arrived() {
 }
 
 #[tokio::test]
-async fn a_stream_that_was_deleted_has_no_more_events_and_a_group_is_an_error() {
+async fn what_was_deleted_has_no_more_events_and_a_group_that_is_named_is_an_error() {
     let server = StrictCloudWatch::start().await.unwrap();
     server.create("kit/a", "stream");
-    let source = source(&server.url(), json!({})).unwrap();
+    let source = source(&server.url(), json!({"log_groups": ["kit/named"]})).unwrap();
     let read = async |name: &str| source.read(&Partition::new(name), &Start::Earliest, &Query::all(), WIDE).await;
-    let page = read("kit/a:gone").await.unwrap();
-    assert!(page.records().is_empty() && page.end() == PageEnd::CaughtUp && page.next().is_none());
-    assert_eq!(read("kit/gone:stream").await.unwrap_err().kind(), ErrorKind::NotFound);
+    for gone in ["kit/a:gone", "kit/gone:stream"] {
+        let page = read(gone).await.unwrap();
+        assert!(page.records().is_empty() && page.end() == PageEnd::CaughtUp && page.next().is_none());
+    }
+    assert_eq!(read("kit/named:stream").await.unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+/// Goal: groups come and go; a listing goes on without those that went. Method: a group is listed, and is not there when
+/// its streams are asked for.
+#[tokio::test]
+async fn a_group_that_is_deleted_while_streams_are_listed_has_none() {
+    let server = StrictCloudWatch::start().await.unwrap();
+    server.create("kit/a", "stream");
+    server.create("kit/b", "stream");
+    for (fields, found) in [(json!({}), Some(1)), (json!({"log_groups": ["kit/a"]}), None)] {
+        let source = source(&server.url(), fields).unwrap();
+        let seen = server.requests().len();
+        let delete = async {
+            server.arrived(seen + 1).await;
+            let words =
+                json!({"__type": "ResourceNotFoundException", "message": "The specified log group does not exist."});
+            server.fail_next(1, Fault::Answer(Reply::new(400, words)));
+        };
+        let (partitions, ()) = tokio::join!(source.partitions(), delete);
+        assert_eq!(partitions.map(|partitions| partitions.len()).ok(), found);
+    }
 }
 
 #[tokio::test]
@@ -219,6 +242,31 @@ async fn a_silent_stream_is_asked_nothing_if_that_was_wanted() {
     server.put("kit/a", "stream", [(6, "later".to_owned())]);
     source.partitions().await.unwrap();
     assert_eq!(source.read(&partitions[0], &start, &Query::all(), WIDE).await.unwrap().records().len(), 1);
+}
+
+/// Goal: a silent stream is read to its end, also behind a position in its last millisecond. Method: pages of one event,
+/// each by a process that knows nothing of the last; then the same process, which has found the end.
+#[tokio::test]
+async fn a_position_inside_the_last_millisecond_of_a_silent_stream_is_not_its_end() {
+    let server = StrictCloudWatch::start().await.unwrap();
+    server.put("kit/a", "stream", (0..3).map(|number| (5, format!("text {number}"))));
+    server.age("kit/a", "stream", Duration::from_secs(2 * 3600));
+    let one = PageLimits { records_max: 1, ..WIDE };
+    let (mut start, mut found) = (Start::Earliest, BTreeSet::new());
+    for is_end in [false, false, true, true] {
+        let source = source(&server.url(), json!({"skip_idle_streams": true})).unwrap();
+        let partitions = source.partitions().await.unwrap();
+        let page = source.read(&partitions[0], &start, &Query::all(), one).await.unwrap();
+        found.extend(page.records().iter().map(|record| record.id.clone()));
+        assert_eq!(page.end() == PageEnd::CaughtUp, is_end);
+        start = page.next().cloned().map_or(start, Start::After);
+        if is_end {
+            let before = server.requests().len();
+            source.read(&partitions[0], &start, &Query::all(), one).await.unwrap();
+            assert_eq!(server.requests().len(), before, "this process has seen the end");
+        }
+    }
+    assert_eq!(found.len(), 3);
 }
 
 #[tokio::test]

@@ -334,6 +334,13 @@ async fn throttling_may_pass_and_puts_off_what_follows() {
     assert!(began.elapsed() >= Duration::from_millis(900), "{:?}", began.elapsed());
 }
 
+#[tokio::test]
+async fn keys_that_were_revoked_stop_whoever_asks_with_them() {
+    let script = Script::new([error("UnrecognizedClientException"), error("UnrecognizedClientException")]).await;
+    let failed = script.read(&Start::Earliest, WIDE).await.unwrap_err();
+    assert_eq!((failed.kind(), failed.is_retryable()), (ErrorKind::Auth, false), "{failed}");
+}
+
 /// Goal: of records that were put together, a page may hold some, and the next goes on in their midst.
 #[tokio::test]
 async fn c1_a_page_may_end_within_records_that_were_put_together() {

@@ -1,4 +1,6 @@
-//! What an object of offsets says.
+//! What an object of offsets says. Much like `OffsetDocument` of the core, but for what only objects have: a lease is
+//! counted from the object's time of change, so its end is no time that could be written into it; a `revision` makes each
+//! text another one; and a holder is told apart before the text is written, as offsets may be ahead of the object.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::store::{Exported, Store};
+use super::store::{Exported, Store, now};
 use super::{Refusal, name, refuse};
 
 /// A task. It goes one state on each time somebody looks at it.
@@ -16,6 +16,7 @@ pub(super) struct Task {
     bucket: String,
     prefix: String,
     state: &'static str,
+    created: i64,
 }
 
 impl Task {
@@ -49,6 +50,7 @@ impl Store {
             bucket: bucket.to_owned(),
             prefix: request["destinationPrefix"].as_str().unwrap_or("exportedlogs").to_owned(),
             state: "PENDING",
+            created: now(),
         });
         Ok(json!({"taskId": id}))
     }
@@ -109,5 +111,6 @@ impl Store {
 
 fn described(task: &Task) -> Value {
     json!({"taskId": task.id, "logGroupName": task.group, "from": task.from, "to": task.to,
-        "destination": task.bucket, "destinationPrefix": task.prefix, "status": {"code": task.state}})
+        "destination": task.bucket, "destinationPrefix": task.prefix, "status": {"code": task.state},
+        "executionInfo": {"creationTime": task.created}})
 }

@@ -88,7 +88,7 @@ impl Event {
     }
 }
 
-fn now() -> i64 {
+pub(super) fn now() -> i64 {
     Timestamp::now().as_millis()
 }
 
