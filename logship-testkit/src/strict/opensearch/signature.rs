@@ -4,12 +4,11 @@
 use std::fmt::Write;
 
 use axum::http::HeaderMap;
-use axum::http::request::Parts;
 use hmac::{Hmac, KeyInit, Mac};
 use logship_core::{Secret, Timestamp};
 use sha2::{Digest, Sha256};
 
-use super::super::wire::parse_query;
+use super::super::stand::Call;
 
 /// Who may sign, and for which region.
 #[derive(Clone, Debug)]
@@ -51,8 +50,8 @@ const MISMATCH: &str = "The request signature we calculated does not match the s
 const SKEW_SECS: u64 = 5 * 60;
 
 /// Whether a request was signed by this signer for this service; `Err` is what AWS says of it.
-pub(super) fn verify(head: &Parts, body: &[u8], signer: &Signer, service: &str) -> Result<(), String> {
-    let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
+pub(super) fn verify(call: &Call, signer: &Signer, service: &str) -> Result<(), String> {
+    let header = |name: &str| call.header(name);
     let missing = || "Missing Authentication Token".to_owned();
     let given = header("authorization").and_then(|text| text.strip_prefix("AWS4-HMAC-SHA256 ")).ok_or_else(missing)?;
     let part = |name: &str| given.split(", ").find_map(|part| part.strip_prefix(name)).ok_or_else(missing);
@@ -75,7 +74,7 @@ pub(super) fn verify(head: &Parts, body: &[u8], signer: &Signer, service: &str) 
             if token.is_some() { "The security token included in the request is expired" } else { invalid }.to_owned()
         );
     }
-    let hash = hex(&Sha256::digest(body));
+    let hash = hex(&Sha256::digest(&call.wire));
     let mut wanted = vec!["host", "x-amz-date"];
     wanted.extend(token.map(|_| "x-amz-security-token"));
     // "You must include the following headers: x-amz-content-sha256."
@@ -91,10 +90,10 @@ pub(super) fn verify(head: &Parts, body: &[u8], signer: &Signer, service: &str) 
     }
     let canonical = format!(
         "{}\n{}\n{}\n{}\n{names}\n{hash}",
-        head.method,
-        encoded(head.uri.path(), true),
-        canonical_query(head.uri.query().unwrap_or_default()),
-        canonical_headers(&head.headers, &signed),
+        call.method,
+        encoded(&call.path, true),
+        canonical_query(&call.query),
+        canonical_headers(&call.headers, &signed),
     );
     let text = format!("AWS4-HMAC-SHA256\n{time}\n{scope}\n{}", hex(&Sha256::digest(canonical)));
     let first = format!("AWS4{}", signer.secret_access_key.expose());
@@ -125,10 +124,9 @@ fn check_time(time: &str) -> Result<(), String> {
     }
 }
 
-fn canonical_query(query: &str) -> String {
-    let pairs = parse_query(query).into_iter();
+fn canonical_query(pairs: &[(String, String)]) -> String {
     let mut pairs: Vec<(String, String)> =
-        pairs.map(|(name, value)| (encoded(&name, false), encoded(&value, false))).collect();
+        pairs.iter().map(|(name, value)| (encoded(name, false), encoded(value, false))).collect();
     pairs.sort();
     pairs.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("&")
 }
