@@ -7,6 +7,7 @@
 mod client;
 mod credentials;
 mod failure;
+mod sign;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -33,6 +34,7 @@ use client::SdkClient;
 pub(crate) use credentials::no_credentials;
 use credentials::{Cached, Keys};
 pub use failure::failure;
+pub use sign::SignedBy;
 
 /// How sessions of assumed roles are called unless the configuration says otherwise.
 const SESSION_NAME: &str = "logship";
@@ -220,6 +222,14 @@ impl Aws {
     /// let in.
     pub async fn refresh(&self) -> Result<(), Error> {
         self.ready().await?.credentials.refresh().await
+    }
+
+    /// These were not let in. Several requests may have been under way with credentials that were replaced: when one of
+    /// them has found the new ones, [`refresh`](Aws::refresh) after the others has to know which it were.
+    pub async fn refuse(&self, credentials: SignedBy) {
+        if let Some(ready) = self.0.ready.get() {
+            ready.credentials.refuse(credentials.0).await;
+        }
     }
 
     async fn ready(&self) -> Result<&Ready, Error> {

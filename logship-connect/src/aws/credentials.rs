@@ -21,6 +21,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(15 * 60);
 pub(super) struct Cached {
     provider: SharedCredentialsProvider,
     current: Mutex<Option<Held>>,
+    /// The last that are known not to have been let in.
+    refused: Mutex<Option<Credentials>>,
     /// How often they were loaded.
     loads: AtomicU64,
 }
@@ -34,7 +36,7 @@ struct Held {
 
 impl Cached {
     pub(super) fn new(provider: SharedCredentialsProvider) -> Self {
-        Cached { provider, current: Mutex::new(None), loads: AtomicU64::new(0) }
+        Cached { provider, current: Mutex::new(None), refused: Mutex::new(None), loads: AtomicU64::new(0) }
     }
 
     async fn credentials(&self, now: SystemTime) -> provider::Result {
@@ -63,13 +65,20 @@ impl Cached {
             return Ok(());
         }
         let held = self.load(SystemTime::now()).await.map_err(|error| no_credentials(&error))?;
-        let is_same = current.as_ref().is_some_and(|last| is_same(&last.credentials, &held.credentials));
+        let refused = self.refused.lock().await;
+        let last = refused.as_ref().or(current.as_ref().map(|last| &last.credentials));
+        let is_same = last.is_some_and(|last| is_same(last, &held.credentials));
         *current = Some(held);
         if is_same {
             let message = "the credentials are still the ones that were not let in";
             return Err(Error::new(ErrorKind::Auth, "refresh credentials", message));
         }
         Ok(())
+    }
+
+    /// These were sent and not let in.
+    pub(super) async fn refuse(&self, credentials: Credentials) {
+        *self.refused.lock().await = Some(credentials);
     }
 
     async fn load(&self, now: SystemTime) -> Result<Held, CredentialsError> {
@@ -260,6 +269,19 @@ mod tests {
         assert_eq!(id(&cached, SystemTime::now()).await, "one");
         assert_eq!(cached.refresh().await.unwrap_err().kind(), ErrorKind::Auth);
         cached.refresh().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_same_again_is_a_refresh_if_others_were_refused() {
+        let (cached, _) = cached([key("one", None), key("two", None), key("two", None), key("two", None)]);
+        let one = cached.credentials(SystemTime::now()).await.unwrap();
+        // Two requests were under way.
+        cached.refuse(one.clone()).await;
+        cached.refresh().await.unwrap();
+        cached.refuse(one).await;
+        cached.refresh().await.unwrap();
+        cached.refuse(key("two", None).unwrap()).await;
+        assert_eq!(cached.refresh().await.unwrap_err().kind(), ErrorKind::Auth);
     }
 
     #[tokio::test]
