@@ -11,6 +11,7 @@ mod faults;
 pub mod gcp_logging;
 pub mod gcs;
 pub mod google;
+pub mod http;
 pub mod loggly;
 pub mod logzio;
 pub mod loki;
