@@ -454,3 +454,18 @@ async fn a_line_that_is_too_long_goes_to_the_dead_letter_and_all_others_arrive()
     }
     assert_eq!((loki.entries().len(), logzio.logs().len(), loggly.events().len()), (49, 49, 49));
 }
+
+/// Goal: the report counts what went over the wire, also where the exporter packs it itself. Method: what the servers saw.
+#[tokio::test]
+async fn the_report_counts_the_bytes_that_were_sent() {
+    let (loki, datadog) = (StrictLoki::start().await.unwrap(), Place::start("datadog").await);
+    let exporter = Arc::new(Loki::new(LokiConfig::new(loki.url().as_str()), BuildContext::default()).unwrap());
+    let to_loki = ship(source(60), lane(exporter)).await;
+    let to_datadog = ship(source(60), datadog.lane()).await;
+    let Place::Datadog(datadog) = datadog else { unreachable!() };
+    for (report, seen) in [(to_loki, loki.deliveries()), (to_datadog, datadog.deliveries())] {
+        let wire_bytes: usize = seen.iter().map(|request| request.wire_bytes).sum();
+        assert_eq!(report.wire_bytes, wire_bytes as u64, "{report:?}");
+        assert!(report.wire_bytes < report.bytes, "{report:?}");
+    }
+}

@@ -29,7 +29,8 @@ use crate::rotated::Rotated;
 const LABELS_MAX: usize = 15;
 /// Bytes of a label's name, `max_label_name_length`.
 const LABEL_NAME_BYTES_MAX: usize = 1_024;
-/// The largest body a server takes, packed: `max_recv_msg_size`.
+/// The largest body a server takes as it is sent: `max_recv_msg_size`. Unpacked it takes fifty times that, or as much in
+/// versions with one limit for both, so what is within it before packing is within all of them.
 /// <https://grafana.com/docs/loki/latest/configure/#distributor>
 const BODY_BYTES_MAX: usize = 100 * 1024 * 1024;
 /// The label by which Loki knows who wrote a line; it makes one up where there is none.
@@ -80,7 +81,8 @@ pub struct LokiConfig {
     #[serde(default = "gzip")]
     pub compression: Compression,
     /// The largest body before packing, in bytes. Default: 1,000,000, well below the 4 MB a second with bursts of 6 MB
-    /// that Loki takes of a tenant; at most 104,857,600.
+    /// that Loki takes of a tenant, and the 4 MiB that its parts send each other (`grpc_server_max_recv_msg_size`), both
+    /// counted unpacked; at most 104,857,600.
     #[serde(default = "one_megabyte")]
     pub chunk_bytes_max: usize,
     /// Requests at a time. Default: 1, as Loki refuses what is more than an hour older than the newest line of its
@@ -316,6 +318,14 @@ impl Loki {
                 }
                 None => Err(self.delivery.refused(answer).certainty_is(Certainty::Unknown)),
             },
+            // What the distributor took is too large for the ingesters, of which others may have taken their part.
+            // <https://grafana.com/docs/loki/latest/configure/#server>, `grpc_server_max_recv_msg_size`
+            500 if text.contains("received message larger than max") => {
+                let error =
+                    Error::new(ErrorKind::TooLarge, "loki push", "too large for what Loki's parts send each other");
+                let error = error.advise(Advice::Split).certainty_is(Certainty::Unknown);
+                Err(error.with("host", &answer.host).with("answer", Error::excerpt(&answer.body)))
+            }
             // The rate of a tenant is looked at before anything is stored, all else stream by stream.
             429 if !refusals::is_whole_request(&text) => {
                 Err(self.delivery.refused(answer).certainty_is(Certainty::Unknown))
@@ -394,6 +404,7 @@ impl Exporter for Loki {
         };
         let times = chunk.timestamps().map(|time| time.as_nanos());
         let packed = self.packed(&encoding::grouped(&body.bytes, times))?;
+        chunk.sends(packed.len());
         let answer = self.post(packed).await?;
         self.outcome(&answer, chunk, &body.bytes)
     }

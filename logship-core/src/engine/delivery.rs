@@ -207,6 +207,7 @@ impl Courier {
             }
         };
         self.meter.attempted(began.elapsed());
+        part.chunk.recount(&mut self.lock().wire_bytes);
         let worked =
             matches!(&answer, Ok(outcome) if outcome.accepted_count() > 0 || outcome.rejected().next().is_some());
         if self.circuit.book(worked) {
