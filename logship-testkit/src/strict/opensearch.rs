@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use logship_core::Secret;
+use logship_core::{Secret, Timestamp};
 use serde_json::{Value, json};
 
 use super::elasticsearch::Elasticsearch;
@@ -159,7 +159,7 @@ impl Dialect for Access {
             }
             Access::Domain(signer) | Access::Collection { signer, .. } => {
                 let service = if matches!(self, Access::Domain(_)) { "es" } else { "aoss" };
-                signature::verify(call, signer, service)
+                signature::verify(call, signer, service, Timestamp::now())
                     .map_err(|message| Reply::new(403, json!({"message": message})))?;
             }
         }
