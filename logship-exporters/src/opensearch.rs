@@ -23,6 +23,8 @@ use crate::delivery::{Answer, Delivery, basic, host_of, parse_url};
 pub use crate::delivery::{Connection, TlsVersion};
 use crate::rotated::Rotated;
 
+const OPERATION: &str = "opensearch bulk";
+
 /// The largest body a server takes, in bytes before packing: its `http.max_content_length`, 100 MiB unless changed, and
 /// 10 MiB on the small instances of Amazon OpenSearch Service.
 /// <https://docs.aws.amazon.com/opensearch-service/latest/developerguide/limits.html#network-limits>
@@ -220,24 +222,6 @@ enum Auth {
     Signed(aws::Signer),
 }
 
-impl Auth {
-    fn new(config: &OpenSearchConfig, context: &BuildContext) -> Result<Self, Error> {
-        Ok(match &config.auth {
-            #[cfg(feature = "opensearch-aws")]
-            OpenSearchAuth::Aws(auth) => Auth::Signed(aws::Signer::new(auth, &config.connection, context)?),
-            auth => Auth::Header(Rotated::new(header(auth, context)?)),
-        })
-    }
-}
-
-fn header(auth: &OpenSearchAuth, context: &BuildContext) -> Result<Option<HeaderValue>, Error> {
-    let OpenSearchAuth::Basic { username, password } = auth else { return Ok(None) };
-    let password = context.secret("auth.basic.password", password)?;
-    basic("auth.basic", username.as_bytes(), password.expose().as_bytes()).map(Some)
-}
-
-const OPERATION: &str = "opensearch bulk";
-
 pub(crate) fn register(registry: &mut Registry) {
     #[cfg(feature = "schema")]
     registry.describe_exporter::<OpenSearchConfig>("opensearch");
@@ -379,4 +363,20 @@ impl fmt::Debug for OpenSearch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OpenSearch").field("hosts", &self.hosts).field("config", &self.config).finish_non_exhaustive()
     }
+}
+
+impl Auth {
+    fn new(config: &OpenSearchConfig, context: &BuildContext) -> Result<Self, Error> {
+        Ok(match &config.auth {
+            #[cfg(feature = "opensearch-aws")]
+            OpenSearchAuth::Aws(auth) => Auth::Signed(aws::Signer::new(auth, &config.connection, context)?),
+            auth => Auth::Header(Rotated::new(header(auth, context)?)),
+        })
+    }
+}
+
+fn header(auth: &OpenSearchAuth, context: &BuildContext) -> Result<Option<HeaderValue>, Error> {
+    let OpenSearchAuth::Basic { username, password } = auth else { return Ok(None) };
+    let password = context.secret("auth.basic.password", password)?;
+    basic("auth.basic", username.as_bytes(), password.expose().as_bytes()).map(Some)
 }
