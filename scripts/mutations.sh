@@ -54,7 +54,7 @@ mutate "the overlap is read again" $core/late.rs \
   'self.window.as_ref().is_some_and(is_inside) && self.again.is_none() && rested && false' \
   "${simulation[@]}"
 mutate "no record passes the horizon" $core/reader.rs \
-  '[horizon, self.options.until].into_iter()' '[horizon.filter(|_| false), self.options.until].into_iter()' \
+  '[horizon, self.options.until' '[horizon.filter(|_| false), self.options.until' \
   "${simulation[@]}"
 mutate "memory keeps to the budget" $core/intake.rs \
   'self.gauge.now() + fetching <= self.lane.share ||' 'fetching < usize::MAX ||' \
@@ -69,6 +69,10 @@ mutate "a refused record is in the dead letter before it is passed over" $core/d
   'if let Err(error) = dead_letter.send(&self.lane, self.clock.now(), &part.chunk, &refused).await {' \
   'if let (Err(error), true) = (dead_letter.send(&self.lane, self.clock.now(), &part.chunk, &refused[..0]).await, false) {' \
   "${simulation[@]}"
+mutate "no letters take the place of others" $core/dead_letter.rs \
+  'chunk.heads().next().map(|letter| letter.position.detached())' \
+  'chunk.heads().next().map(|letter| crate::Cursor::number(letter.position.as_number() / 4))' \
+  "${simulation[@]}"
 mutate "an old lease moves nothing" logship-state/src/memory.rs \
   'Some(holder) if self.epoch == lease.epoch => Ok(holder),' 'Some(holder) if self.epoch >= lease.epoch => Ok(holder),' \
   cargo test -q -p logship-state --locked --test memory
@@ -79,10 +83,10 @@ mutate "what is not settled is not deleted" $core/deleter.rs \
   'Some(window) => cursor.min(window.after.as_ref()?),' 'Some(_) => cursor,' \
   "${simulation[@]}"
 mutate "redaction comes before any lane" logship-core/src/page.rs \
-  'self.transforms.iter().for_each(' 'self.transforms.iter().skip(usize::MAX).for_each(' \
+  'self.preparation.transforms.iter().for_each(' 'self.preparation.transforms.iter().skip(usize::MAX).for_each(' \
   cargo test -q -p logship --locked --test redaction
 mutate "a record that is made again is transformed again" logship-core/src/page.rs \
-  'self.make(&self.preparation)' 'self.make(&Preparation::default())' \
+  'Passage::new(&self.preparation)' 'Passage::new(&Preparation::default())' \
   cargo test -q -p logship-core --locked --lib page
 mutate "lanes share a body only of the same records" logship-core/src/chunk.rs \
   'Arc::as_ptr(&segment.page) && *range == segment.range' 'Arc::as_ptr(&segment.page) && !range.is_empty()' \

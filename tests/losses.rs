@@ -8,12 +8,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use logship::sources::jsonl::{JsonlConfig, JsonlFields, JsonlSource};
 use logship::sources::memory::MemorySource;
 use logship::state::memory::MemoryOffsets;
 use logship::{
     Advice, ArrivalOrder, CancellationToken, Chunk, CpuWork, Cursor, Error, ErrorKind, Exporter, Lane, LaneStatus,
     LogRecord, LogShipper, LogShipperBuilder, OffsetKey, OffsetStore, OnReject, Outcome, Page, PageEnd, PageLimits,
-    Partition, Query, RecordId, Source, Start, Timestamp, async_trait,
+    Partition, Progress, Query, RecordId, Source, Start, Timestamp, async_trait,
 };
 
 /// What else keeps a way of losing records from happening here: its number, the test, and where that stands.
@@ -324,7 +325,7 @@ async fn h21_counters_move_after_the_fact_and_add_up() {
         use futures::StreamExt;
         let mut seen = Vec::new();
         while seen.len() < 3 {
-            if let Some(logship::Progress::Delivered { accepted, .. }) = progress.next().await {
+            if let Some(Progress::Delivered { accepted, .. }) = progress.next().await {
                 // What is counted is there.
                 seen.push((accepted, exporter.stored.lock().unwrap().len()));
             }
@@ -350,4 +351,89 @@ async fn h26_a_second_run_on_a_key_is_turned_away_at_once() {
     assert_eq!(busy.kind(), ErrorKind::Busy, "{busy}");
     report.unwrap().require_complete().unwrap();
     assert_eq!(exporter.stored.lock().unwrap().len(), 30);
+}
+
+/// Lists its partitions after so long.
+#[derive(Debug)]
+struct SlowToList(MemorySource, Duration);
+
+#[async_trait]
+impl Source for SlowToList {
+    fn kind(&self) -> &'static str {
+        "slow to list"
+    }
+    fn fingerprint(&self) -> String {
+        self.0.fingerprint()
+    }
+    fn arrival_order(&self) -> ArrivalOrder {
+        self.0.arrival_order()
+    }
+    async fn partitions(&self) -> Result<Vec<Partition>, Error> {
+        tokio::time::sleep(self.1).await;
+        self.0.partitions().await
+    }
+    async fn read(&self, of: &Partition, start: &Start, query: &Query, limits: PageLimits) -> Result<Page, Error> {
+        self.0.read(of, start, query, limits).await
+    }
+}
+
+/// What takes long before the first record is read must not cost the lease, or a second run begins beside this one.
+#[tokio::test(start_paused = true)]
+async fn p6_the_lease_is_kept_from_the_moment_it_is_taken() {
+    let (store, exporter) = (MemoryOffsets::new(), told(Does::Accept));
+    let source = SlowToList(records(30), Duration::from_secs(100));
+    let first = shipper(source, &store, &exporter).build().unwrap();
+    let second = shipper(records(30), &store, &exporter).build().unwrap();
+    let late = async {
+        tokio::time::sleep(Duration::from_secs(90)).await;
+        second.run_once().await.unwrap_err()
+    };
+    let (report, busy) = tokio::join!(first.run_once(), late);
+    assert_eq!(busy.kind(), ErrorKind::Busy, "{busy}");
+    report.unwrap().require_complete().unwrap();
+}
+
+/// What a run with an end has not shipped, the next one does, in whatever order it lies there.
+#[tokio::test(start_paused = true)]
+async fn p1_what_lies_behind_the_end_of_a_run_waits_for_the_next() {
+    let (store, exporter, source) = (MemoryOffsets::new(), told(Does::Accept), MemorySource::new());
+    for second in [10, 20, 40, 25, 50] {
+        source.push("logs", Timestamp::from_secs(second), |_| {});
+    }
+    let until = |second| shipper(source.clone(), &store, &exporter).lookback(None).until(Timestamp::from_secs(second));
+    for (second, accepted) in [(30, 2), (30, 0), (45, 2), (60, 1)] {
+        let report = until(second).build().unwrap().run_once().await.unwrap().require_complete().unwrap();
+        assert_eq!(report.lanes[0].accepted, accepted, "until {second}");
+    }
+    assert_eq!(exporter.stored.lock().unwrap().len(), 5);
+}
+
+/// Old files are cleaned up; that is no reason to stop.
+#[tokio::test]
+async fn a_file_that_is_removed_after_it_was_shipped_stops_no_lane() {
+    use futures::StreamExt;
+    let dir = tempfile::tempdir().unwrap();
+    let config = JsonlConfig { paths: vec![dir.path().into()], fields: JsonlFields::default() };
+    let (store, exporter) = (MemoryOffsets::new(), told(Does::Accept));
+    let shipper = shipper(JsonlSource::new(config).unwrap(), &store, &exporter);
+    let shipper = shipper.lookback(None).poll_interval(Duration::from_millis(5)).build().unwrap();
+    let mut progress = shipper.progress();
+    let stop = CancellationToken::new();
+    let (running, stopped) = (shipper.clone(), stop.clone());
+    let run = tokio::spawn(async move { running.run(stopped).await });
+    for name in ["a.jsonl", "b.jsonl", "c.jsonl"] {
+        std::fs::write(dir.path().join(name), b"{\"msg\":\"1\"}\n").unwrap();
+        loop {
+            match progress.next().await.unwrap() {
+                Progress::Committed { .. } => break,
+                Progress::Stopped { .. } => panic!("{}", run.await.unwrap().unwrap()),
+                _ => {}
+            }
+        }
+        std::fs::remove_file(dir.path().join(name)).unwrap();
+    }
+    stop.cancel();
+    let report = run.await.unwrap().unwrap();
+    assert_eq!(report.lanes[0].accepted, 3);
+    assert!(!matches!(report.lanes[0].status, LaneStatus::Stopped(_)), "{report}");
 }

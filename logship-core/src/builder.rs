@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::engine::CpuWork;
 use crate::engine::budget::Shares;
+use crate::page::Until;
 use crate::progress::ProgressSender;
 use crate::shipper::LogShipper;
 use crate::{Clock, Error, Lane, OffsetKey, OffsetStore, Query, Source, SystemClock, Timestamp, Transform};
@@ -125,7 +126,8 @@ impl LogShipperBuilder {
         self
     }
 
-    /// Ships only records before this time. Default all.
+    /// Ships only records before this time. Default all. Later ones wait for a run that wants them, and so do those
+    /// behind them in a source whose order is that of arrival.
     #[must_use]
     pub fn until(mut self, time: Timestamp) -> Self {
         self.until = Some(time);
@@ -311,7 +313,8 @@ impl LogShipperBuilder {
             offset_key: OffsetKey::new(self.offset_key)?,
             query: self.query,
             begin: self.begin,
-            until: self.until,
+            until: self.until.map(|time| Until { time, passes: false }),
+            is_plan: false,
             settle: self.settle,
             overlap: self.overlap,
             delete_shipped: self.delete_shipped,

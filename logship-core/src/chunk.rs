@@ -18,6 +18,7 @@ use crate::{Compression, LogRecord, Page, Partition, RecordId, Start};
 /// What happened to a record is said by its index in the chunk: 0 is the first that [`Chunk::records`] gives.
 #[derive(Clone)]
 pub struct Chunk {
+    pub(crate) offset_key: Arc<str>,
     pub(crate) lane: Arc<str>,
     pub(crate) segments: Vec<Segment>,
     pub(crate) len: usize,
@@ -32,7 +33,7 @@ pub struct Chunk {
 /// other chunk of its lane and partition.
 ///
 /// As text, letters and digits of which a name can be made: `from-the-first`, `from-<time>`, `after-<cursor>`,
-/// `late-<number>-after-<cursor>`.
+/// `late-<number>-after-<cursor>`, `refused-<cursor>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Begins {
@@ -45,6 +46,9 @@ pub enum Begins {
         /// How many late records were shipped before.
         number: u64,
     },
+    /// With the dead letter of the record at this position. A record is refused once: what was refused beside it in an
+    /// attempt is not known again, but no other letters begin with it.
+    Refused(crate::Cursor),
 }
 
 impl fmt::Display for Begins {
@@ -55,6 +59,7 @@ impl fmt::Display for Begins {
             Begins::Reading(Start::After(cursor)) => write!(f, "after-{cursor}"),
             Begins::Late { after: None, number } => write!(f, "late-{number}"),
             Begins::Late { after: Some(cursor), number } => write!(f, "late-{number}-after-{cursor}"),
+            Begins::Refused(cursor) => write!(f, "refused-{cursor}"),
         }
     }
 }
@@ -96,20 +101,17 @@ impl fmt::Debug for Body {
 
 /// A body that was just packed.
 struct Packing {
-    bytes: Arc<SharedBuffer>,
+    bytes: Arc<Buffer>,
     unpacked_len: usize,
     compression: Compression,
 }
 
-/// A buffer that goes back to where it is from when the last body made of it is gone.
-#[derive(Debug)]
-struct SharedBuffer(Buffer);
-
-struct Owner(Arc<SharedBuffer>);
+/// A body's share in its buffer, which goes back to where it is from when the last body made of it is gone.
+struct Owner(Arc<Buffer>);
 
 impl AsRef<[u8]> for Owner {
     fn as_ref(&self) -> &[u8] {
-        self.0.0.as_ref()
+        self.0.as_ref().as_ref()
     }
 }
 
@@ -125,7 +127,7 @@ impl From<Packing> for Body {
 pub(crate) struct Packed {
     key: String,
     segments: Vec<(Weak<Page>, Range<usize>)>,
-    bytes: Weak<SharedBuffer>,
+    bytes: Weak<Buffer>,
     unpacked_len: usize,
     compression: Compression,
 }
@@ -155,6 +157,7 @@ impl Chunk {
         let page = Arc::new(page);
         let encoded = encoding.map(|encoding| page.encoded(encoding));
         let mut chunk = Chunk {
+            offset_key: Arc::from("test"),
             lane: Arc::from("test"),
             len: range.len(),
             segments: vec![Segment { page, encoded, range, _held: None }],
@@ -187,10 +190,7 @@ impl Chunk {
 
     /// The ids of the records, in order. The records themselves need not be there for that.
     pub fn ids(&self) -> impl Iterator<Item = RecordId> {
-        self.segments.iter().flat_map(|segment| {
-            let id = |index| RecordId::new(segment.page.partition().clone(), segment.page.head(index).position.clone());
-            segment.range.clone().map(id)
-        })
+        self.places().map(|(partition, head)| RecordId::new(partition.clone(), head.position.clone()))
     }
 
     /// When the records happened, in order. The records themselves need not be there for that.
@@ -200,7 +200,15 @@ impl Chunk {
 
     /// What the engine needs of each record.
     pub(crate) fn heads(&self) -> impl Iterator<Item = Head<'_>> + Clone {
-        self.segments.iter().flat_map(|segment| segment.range.clone().map(|index| segment.page.head(index)))
+        self.places().map(|(_, head)| head)
+    }
+
+    /// The same, each with its partition.
+    pub(crate) fn places(&self) -> impl Iterator<Item = (&Partition, Head<'_>)> + Clone {
+        self.segments.iter().flat_map(|segment| {
+            let page = segment.page.as_ref();
+            segment.range.clone().map(move |index| (page.partition(), page.head(index)))
+        })
     }
 
     /// The same of the records of one partition, each with the time at which its page was asked for.
@@ -226,6 +234,11 @@ impl Chunk {
     /// The last record.
     pub fn last(&self) -> Option<&LogRecord> {
         self.segments.last().and_then(|segment| segment.page.records()[segment.range.clone()].last())
+    }
+
+    /// The key of the shipper that sends this chunk. Two shippers with lanes of the same name may write to one place.
+    pub fn offset_key(&self) -> &str {
+        &self.offset_key
     }
 
     /// The lane this chunk is of.
@@ -300,7 +313,7 @@ impl Chunk {
         let bytes = buffer.filled(|out| compression.pack_into(parts, unpacked_len, out)).map_err(|error| {
             crate::Error::new(crate::ErrorKind::Unexpected, "pack a body", "the packer failed").with_source(error)
         })?;
-        Ok(Packing { bytes: Arc::new(SharedBuffer(bytes)), unpacked_len, compression })
+        Ok(Packing { bytes: Arc::new(bytes), unpacked_len, compression })
     }
 
     /// The same, done once for all lanes whose chunks have the same records in the same form.
@@ -354,13 +367,17 @@ impl Chunk {
                 Some(Arc::new(Begins::Late { after: after.clone(), number: number + *first as u64 }))
             }
             // The record before the first is where the lane would stand.
-            (Some(first), _) => self
+            (Some(first), Some(Begins::Reading(_)) | None) => self
                 .heads()
                 .nth(first - 1)
                 .map(|record| Arc::new(Begins::Reading(Start::After(record.position.detached())))),
+            (Some(first), Some(Begins::Refused(_))) => {
+                self.heads().nth(*first).map(|letter| Arc::new(Begins::Refused(letter.position.detached())))
+            }
         };
-        let (lane, attempt) = (Arc::clone(&self.lane), self.attempt);
-        Chunk { lane, segments, len: indexes.len(), begins, attempt, body: None, sent: Arc::default() }
+        let (offset_key, lane) = (Arc::clone(&self.offset_key), Arc::clone(&self.lane));
+        let (len, attempt) = (indexes.len(), self.attempt);
+        Chunk { offset_key, lane, segments, len, begins, attempt, body: None, sent: Arc::default() }
     }
 }
 
@@ -369,7 +386,7 @@ impl fmt::Debug for Chunk {
         f.debug_struct("Chunk")
             .field("lane", &self.lane)
             .field("records", &self.len)
-            .field("first", &self.first().map(|record| &record.id))
+            .field("first", &self.ids().next())
             .field("attempt", &self.attempt)
             .field("body", &self.body)
             .finish_non_exhaustive()
@@ -396,6 +413,7 @@ mod tests {
             .collect();
         let len = segments.iter().map(|segment| segment.range.len()).sum();
         Chunk {
+            offset_key: "k".into(),
             lane: "l".into(),
             segments,
             len,

@@ -145,6 +145,11 @@ impl EncodedPage {
         &self.key
     }
 
+    /// Whether every record has a form.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.unencodable.is_empty()
+    }
+
     /// The bytes of one record.
     pub(crate) fn record(&self, index: usize) -> &[u8] {
         &self.bytes[self.start(index)..self.ends[index] as usize]

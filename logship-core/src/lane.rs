@@ -247,8 +247,9 @@ impl Lane {
             let message = "`dead_letter` goes with a dead letter, and a dead letter with `dead_letter`";
             return Err(Error::config("on_reject", message).with("exporter", &self.id));
         }
-        let positive: [(&str, u128); 6] = [
+        let positive: [(&str, u128); 7] = [
             ("chunk", self.options.chunk.unwrap_or(1) as u128),
+            ("chunk_bytes_max", self.options.chunk_bytes_max.unwrap_or(1) as u128),
             ("concurrency", self.options.concurrency as u128),
             ("rejected_in_a_row_max", self.options.rejected_in_a_row_max.into()),
             ("records_per_second_max", self.options.records_per_second_max.unwrap_or(1).into()),

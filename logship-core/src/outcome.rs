@@ -106,6 +106,11 @@ impl Outcome {
         self.fates.iter().enumerate().filter(move |(_, fate)| is_undelivered(fate)).map(|(index, _)| index)
     }
 
+    /// Whether the destination confirmed every record, and has more to say of none.
+    pub(crate) fn is_all_accepted(&self) -> bool {
+        self.fates.is_empty()
+    }
+
     /// What became of one record.
     pub(crate) fn fate(&self, index: usize) -> &Fate {
         self.fates.get(index).unwrap_or(if self.fates.is_empty() { &Fate::Accepted } else { &Fate::Unnamed })

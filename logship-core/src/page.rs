@@ -101,17 +101,17 @@ struct Raw {
 impl Raw {
     fn records(&self, held: Option<&Held>) -> &[LogRecord] {
         let make = || {
-            let records = self.make(&self.preparation);
+            let records = self.make(&mut Passage::new(&self.preparation));
             let bytes = records.iter().map(LogRecord::size).sum();
             (records, held.map(|held| held.hold_more(bytes)))
         };
         &self.made.get_or_init(make).0
     }
 
-    fn make(&self, preparation: &Preparation) -> Vec<LogRecord> {
+    fn make(&self, passage: &mut Passage<'_>) -> Vec<LogRecord> {
         let mut records = Vec::new();
         self.raw.each(&mut |record| {
-            if preparation.apply(record) {
+            if passage.takes(record) {
                 let next = LogRecord::new(record.id.clone(), record.timestamp);
                 records.push(std::mem::replace(record, next));
             }
@@ -125,19 +125,47 @@ impl Raw {
 pub(crate) struct Preparation {
     pub(crate) transforms: Arc<[Arc<dyn Transform>]>,
     /// Records of this time or later are left out.
-    pub(crate) before: Option<Timestamp>,
+    pub(crate) until: Option<Until>,
+}
+
+/// Where shipping ends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Until {
+    /// The time of the first record that is not wanted.
+    pub(crate) time: Timestamp,
+    /// Whether such a record is passed, with no offset that anybody goes on from; otherwise it and what is behind it
+    /// wait for a run that wants them.
+    pub(crate) passes: bool,
 }
 
 impl Preparation {
     /// Whether it leaves records as they are.
     fn is_idle(&self) -> bool {
-        self.transforms.is_empty() && self.before.is_none()
+        self.transforms.is_empty() && self.until.is_none()
+    }
+}
+
+/// The records of a page on their way through a preparation.
+struct Passage<'p> {
+    preparation: &'p Preparation,
+    /// A record waits, and so does all that is behind it.
+    waits: bool,
+}
+
+impl<'p> Passage<'p> {
+    fn new(preparation: &'p Preparation) -> Self {
+        Passage { preparation, waits: false }
     }
 
     /// Changes a record, and says whether it is wanted.
-    fn apply(&self, record: &mut LogRecord) -> bool {
-        self.transforms.iter().for_each(|transform| transform.apply(record));
-        self.before.is_none_or(|before| record.timestamp < before)
+    fn takes(&mut self, record: &mut LogRecord) -> bool {
+        if self.waits {
+            return false;
+        }
+        self.preparation.transforms.iter().for_each(|transform| transform.apply(record));
+        let Some(until) = self.preparation.until.filter(|until| record.timestamp >= until.time) else { return true };
+        self.waits = !until.passes;
+        false
     }
 }
 
@@ -265,27 +293,30 @@ impl Page {
         let size = if let Records::Raw(_) = &self.records { self.bytes + self.bytes / 4 } else { 0 };
         let mut encoders: Vec<Encoder<'_>> =
             encodings.iter().map(|encoding| Encoder::new(encoding.as_ref(), buffer(size))).collect();
+        let mut passage = Passage::new(preparation);
         match &mut self.records {
             Records::Raw(raw) if keeps_records => {
-                let made = Made::new(raw.make(preparation));
+                let made = Made::new(raw.make(&mut passage));
                 self.bytes = made.bytes();
                 self.records = Records::Made(made);
             }
             Records::Raw(raw) => {
                 let mut heads = Vec::new();
                 raw.raw.each(&mut |record| {
-                    if preparation.apply(record) {
+                    if passage.takes(record) {
                         heads.push((record.id.position().clone(), record.timestamp));
                         encoders.iter_mut().for_each(|encoder| encoder.push(record));
                     }
                 });
                 self.bytes += heads.len() * size_of::<(Cursor, Timestamp)>();
                 (raw.heads, raw.preparation) = (Some(heads), preparation.clone());
+                // Whoever looked before saw them as they came from the source.
+                raw.made = OnceLock::new();
             }
             Records::Made(_) if preparation.is_idle() => {}
             Records::Made(made) => {
                 let mut records = std::mem::take(&mut made.records);
-                records.retain_mut(|record| preparation.apply(record));
+                records.retain_mut(|record| passage.takes(record));
                 *made = Made::new(records);
                 self.bytes = made.bytes();
             }
@@ -295,6 +326,11 @@ impl Page {
         }
         let encoded = encoders.into_iter().map(|encoder| Arc::new(encoder.finish())).collect();
         self.encoded = Mutex::new(encoded);
+        if passage.waits {
+            let last = self.heads().next_back().map(|last| last.position.clone());
+            self.next = last;
+            self.end = PageEnd::CaughtUp;
+        }
         self
     }
 
@@ -311,6 +347,17 @@ impl Page {
     pub(crate) fn find_encoded(&self, key: &str) -> Option<Arc<EncodedPage>> {
         let encoded = self.encoded.lock().unwrap_or_else(PoisonError::into_inner);
         encoded.iter().find(|page| page.key() == key).map(Arc::clone)
+    }
+
+    /// Bytes of memory held by encoded forms.
+    pub(crate) fn encoded_bytes(&self) -> usize {
+        let encoded = self.encoded.lock().unwrap_or_else(PoisonError::into_inner);
+        encoded.iter().map(|page| page.bytes()).sum()
+    }
+
+    /// Lets the encoded forms go that nobody else holds.
+    pub(crate) fn forget_encoded(&self) {
+        self.encoded.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// The records as written by `encoding`. Done once for all lanes with the same encoding key.
@@ -386,7 +433,8 @@ mod tests {
 
     fn prepared(page: Page, keeps_records: bool) -> Page {
         let transforms: Arc<[Arc<dyn Transform>]> = Arc::new([Arc::new(Enrichment::new().attribute("a", "b"))]);
-        let preparation = Preparation { transforms, before: Some(Timestamp::from_secs(5)) };
+        let until = Some(Until { time: Timestamp::from_secs(5), passes: true });
+        let preparation = Preparation { transforms, until };
         page.prepared(&preparation, &[Arc::new(Plain)], keeps_records, |_| Buffer::default())
     }
 
@@ -413,6 +461,28 @@ mod tests {
     fn p12_a_record_that_is_made_again_is_transformed_again() {
         let page = prepared(Page::raw(Partition::new("p"), Numbers(vec![1]), None, PageEnd::More), false);
         assert_eq!(page.records()[0].attribute("a"), Some(&"b".into()));
+    }
+
+    #[test]
+    fn p12_who_looks_too_early_keeps_nothing_of_what_was_seen() {
+        let page = Page::raw(Partition::new("p"), Numbers(vec![1, 6]), None, PageEnd::More);
+        assert_eq!(page.len(), 2);
+        let page = prepared(page, false);
+        assert_eq!((page.len(), page.records().len()), (1, 1));
+        assert_eq!(page.records()[0].attribute("a"), Some(&"b".into()));
+    }
+
+    #[test]
+    fn what_waits_and_what_is_behind_it_is_not_passed() {
+        let until = Some(Until { time: Timestamp::from_secs(5), passes: false });
+        let preparation = Preparation { until, ..Preparation::default() };
+        for keeps_records in [false, true] {
+            let next = Some(Cursor::number(3));
+            let page = Page::raw(Partition::new("p"), Numbers(vec![1, 2, 7, 3]), next, PageEnd::More);
+            let page = page.prepared(&preparation, &[Arc::new(Plain)], keeps_records, |_| Buffer::default());
+            assert_eq!(page.records().iter().map(|r| r.id.position().as_number()).collect::<Vec<_>>(), [1, 2]);
+            assert_eq!((page.next(), page.end()), (Some(&Cursor::number(2)), PageEnd::CaughtUp));
+        }
     }
 
     #[test]

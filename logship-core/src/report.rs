@@ -144,7 +144,7 @@ pub struct LaneReport {
     pub lag: Option<Duration>,
     /// The time of the last finished record.
     pub last_timestamp: Option<Timestamp>,
-    /// Where files or objects were written.
+    /// Where files or objects were written; of more than ten thousand the newest.
     pub uris: Vec<String>,
     /// From the lane's start to its end.
     #[serde(rename = "elapsed_secs", serialize_with = "secs")]

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::builder::Begin;
 use crate::engine::{self, Mode};
+use crate::page::Until;
 use crate::progress::ProgressSender;
 use crate::shipper::LogShipper;
 use crate::{
@@ -135,7 +136,8 @@ impl LogShipper {
         }
         // An id of its own, so that an object of it never takes the name of one of the lane's.
         lane.id = format!("{}-{purpose}-{}-{}", lane.id, from.as_millis(), to.as_millis());
-        Ok(LogShipper { begin: Begin::At(from), until: Some(to), ..self.aside(purpose, lane)? })
+        let until = Some(Until { time: to, passes: true });
+        Ok(LogShipper { begin: Begin::At(from), until, ..self.aside(purpose, lane)? })
     }
 
     /// A shipper beside this one, with an offset key of its own, which takes little and deletes nothing.

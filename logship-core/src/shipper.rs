@@ -9,11 +9,11 @@ use tokio_util::sync::CancellationToken;
 use crate::builder::{Begin, LogShipperBuilder};
 use crate::engine::budget::Shares;
 use crate::engine::{self, CpuWork, Mode};
+use crate::page::Until;
 use crate::progress::{Progress, ProgressSender};
 use crate::rehearsal;
 use crate::{
-    Clock, Error, ErrorKind, Lane, LaneState, OffsetKey, OffsetStore, Offsets, Query, RunReport, Source, Timestamp,
-    Transform,
+    Clock, Error, ErrorKind, Lane, LaneState, OffsetKey, OffsetStore, Offsets, Query, RunReport, Source, Transform,
 };
 
 /// Reads a source from the last offset, once, and gives each lane what is new to it.
@@ -51,7 +51,9 @@ pub struct LogShipper {
     pub(crate) offset_key: OffsetKey,
     pub(crate) query: Query,
     pub(crate) begin: Begin,
-    pub(crate) until: Option<Timestamp>,
+    pub(crate) until: Option<Until>,
+    /// Nothing of a run is real, and nobody is to count it.
+    pub(crate) is_plan: bool,
     pub(crate) settle: Duration,
     pub(crate) overlap: Duration,
     pub(crate) delete_shipped: bool,
@@ -119,8 +121,10 @@ impl LogShipper {
     pub async fn plan(&self) -> Result<RunReport, Error> {
         let store = rehearsal::Offsets::new(self.store.load(&self.offset_key).await?);
         let progress = ProgressSender::new();
-        let mut plan = LogShipper { store: Arc::new(store), progress, delete_shipped: false, ..self.clone() };
+        let store = Arc::new(store);
+        let mut plan = LogShipper { store, progress, delete_shipped: false, is_plan: true, ..self.clone() };
         for lane in &mut plan.lanes {
+            lane.options.records_per_second_max = None;
             lane.exporter = Arc::new(rehearsal::Destination::of(&lane.exporter));
             if let Some(exporter) = &mut lane.dead_letter {
                 *exporter = Arc::new(rehearsal::Destination::of(exporter));

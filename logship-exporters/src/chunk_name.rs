@@ -4,11 +4,12 @@ use logship_core::{Chunk, Compression};
 
 use crate::encode::Format;
 
-/// The name of a chunk's file or object: of its lane, its partition and where it begins, and of nothing else, since that
-/// is all that a repeat has in common with it.
+/// The name of a chunk's file or object: of its shipper's offset key, its lane, its partition and where it begins, and
+/// of nothing else, since that is all that a repeat has in common with it.
 pub(crate) fn chunk_name(chunk: &Chunk, format: Format, compression: Compression) -> String {
     let begins = chunk.begins().map_or(String::new(), ToString::to_string);
-    let identity = format!("{}\n{}\n{begins}", chunk.lane(), chunk.partition().map_or("", |p| p.as_str()));
+    let partition = chunk.partition().map_or("", |partition| partition.as_str());
+    let identity = format!("{}\n{}\n{partition}\n{begins}", chunk.offset_key(), chunk.lane());
     let readable: String =
         begins.chars().map(|c| if c.is_ascii_alphanumeric() || "-.".contains(c) { c } else { '_' }).take(80).collect();
     let (format, compression) = (format.file_suffix(), compression.file_suffix());

@@ -30,6 +30,7 @@ use serde::Deserialize;
 
 use crate::chunk_name::chunk_name;
 use crate::encode::{Format, Rows};
+use crate::written::Written;
 
 /// What a configuration says of a [`FileExporter`].
 #[derive(Clone, Debug, Deserialize)]
@@ -73,7 +74,7 @@ pub struct FileExporter {
     /// Held while a file is written. An attempt that was dropped is still at work behind its caller's back, on the file
     /// that the next attempt writes.
     turn: Arc<Mutex<()>>,
-    written: Mutex<Vec<String>>,
+    written: Written,
 }
 
 /// Whether an attempt was dropped: it is, once this is.
@@ -104,7 +105,7 @@ impl FileExporter {
     /// Writes as the configuration says. Touches nothing before the first chunk.
     pub fn new(config: FileConfig) -> Self {
         let encoding = Arc::new(Rows::new(config.format, config.compression));
-        FileExporter { config, encoding, turn: Arc::default(), written: Mutex::default() }
+        FileExporter { config, encoding, turn: Arc::default(), written: Written::default() }
     }
 
     /// The name of a chunk's file, which is all that a repeat has in common with it.
@@ -155,10 +156,7 @@ impl Exporter for FileExporter {
             }
         }
         let uri = format!("file://{}", std::path::absolute(&path).unwrap_or(path).display());
-        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        if written.last() != Some(&uri) {
-            written.push(uri);
-        }
+        self.written.add(uri);
         Ok(Outcome::all_accepted(chunk.len()))
     }
 
@@ -167,7 +165,7 @@ impl Exporter for FileExporter {
     }
 
     async fn finish(&self) -> Result<Artifacts, Error> {
-        Ok(Artifacts::uris(std::mem::take(&mut self.written.lock().unwrap_or_else(PoisonError::into_inner))))
+        Ok(self.written.take())
     }
 }
 

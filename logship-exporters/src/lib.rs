@@ -96,6 +96,8 @@ pub mod s3;
 pub mod splunk;
 #[cfg(feature = "sqs")]
 pub mod sqs;
+#[cfg(any(feature = "file", feature = "_objects"))]
+mod written;
 
 use logship_core::Registry;
 

@@ -20,7 +20,7 @@
 //! not have unless it is set up. Conditions do not hold for these.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -40,6 +40,7 @@ use crate::chunk_name::chunk_name;
 use crate::dated::Dated;
 pub use crate::encode::Format;
 use crate::encode::Rows;
+use crate::written::Written;
 
 /// What goes up in one piece at most. Every store takes far more
 /// (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>), but a piece that is lost is sent again whole.
@@ -115,7 +116,7 @@ pub struct ObjectExporter {
     /// The prefix, if it has a date.
     dated: Option<Dated>,
     encoding: Arc<Rows>,
-    written: Mutex<Vec<String>>,
+    written: Written,
 }
 
 impl ObjectExporter {
@@ -136,14 +137,14 @@ impl ObjectExporter {
         let sample = ["%Y", "%m", "%d", "%H"].iter().fold(options.prefix.clone(), |text, date| text.replace(date, "0"));
         parse_path("prefix", &join(&sample, "name"))?;
         let encoding = Arc::new(Rows::new(options.format, options.compression));
-        Ok(ObjectExporter { kind, bucket, options, dated, encoding, written: Mutex::default() })
+        Ok(ObjectExporter { kind, bucket, options, dated, encoding, written: Written::default() })
     }
 
     /// The key of a chunk's object, which is all that a repeat has in common with it.
     fn key(&self, chunk: &Chunk) -> Result<Path, Error> {
         let mut prefix = Vec::new();
-        match (&self.dated, chunk.first()) {
-            (Some(dated), Some(first)) => dated.write(first.timestamp, &mut prefix),
+        match (&self.dated, chunk.timestamps().next()) {
+            (Some(dated), Some(first)) => dated.write(first, &mut prefix),
             _ => prefix.extend_from_slice(self.options.prefix.as_bytes()),
         }
         let name = chunk_name(chunk, self.options.format, self.options.compression);
@@ -276,11 +277,7 @@ impl Exporter for ObjectExporter {
             false => self.put(&*store, &key, body.bytes.clone()).await,
         };
         put.map_err(|error| failure(OPERATION, error).with("object", self.bucket.uri(&key)))?;
-        let uri = self.bucket.uri(&key);
-        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        if written.last() != Some(&uri) {
-            written.push(uri);
-        }
+        self.written.add(self.bucket.uri(&key));
         Ok(Outcome::all_accepted(chunk.len()))
     }
 
@@ -299,7 +296,7 @@ impl Exporter for ObjectExporter {
     }
 
     async fn finish(&self) -> Result<Artifacts, Error> {
-        Ok(Artifacts::uris(std::mem::take(&mut self.written.lock().unwrap_or_else(PoisonError::into_inner))))
+        Ok(self.written.take())
     }
 }
 

@@ -140,20 +140,26 @@ impl MysqlSource {
         self.layout.get_or_try_init(|| self.look()).await
     }
 
+    async fn reading(&self) -> Result<Reading, sqlx::Error> {
+        Ok(Reading { connection: Some(self.pool.acquire().await?), id: None, pool: self.pool.clone() })
+    }
+
     /// The table as it is now.
     async fn look(&self) -> Result<Layout, Error> {
         // Some servers send the columns of this view as bytes.
-        let rows: Vec<(String, String, String, String)> = sqlx::query_as(
+        let columns = sqlx::query_as(
             "select cast(column_name as char), cast(data_type as char), cast(column_type as char),
                     cast(is_nullable as char)
              from information_schema.columns
              where table_schema = coalesce(?, database()) and table_name = ? order by ordinal_position",
         )
         .bind(self.mapping.schema.as_deref())
-        .bind(&self.mapping.table)
-        .fetch_all(&self.pool)
-        .await
-        .map_err(|error| failed("look at the log table", error))?;
+        .bind(&self.mapping.table);
+        let failed = |error| failed("look at the log table", error);
+        let mut reading = self.reading().await.map_err(failed)?;
+        let rows: Vec<(String, String, String, String)> =
+            columns.fetch_all(reading.connection()?).await.map_err(failed)?;
+        reading.done();
         let columns: Vec<Column> = rows
             .into_iter()
             .map(|(name, base, declared, nullable)| {
@@ -166,17 +172,18 @@ impl MysqlSource {
 
     /// Whether the time leads an index. A plan would not say: MySQL reads a small table as a whole in any case.
     async fn has_index(&self, layout: &Layout) -> Result<bool, Error> {
-        sqlx::query_scalar::<_, i64>(
+        let indexes = sqlx::query_scalar(
             "select count(*) from information_schema.statistics
              where table_schema = coalesce(?, database()) and table_name = ? and column_name = ? and seq_in_index = 1",
         )
         .bind(self.mapping.schema.as_deref())
         .bind(&self.mapping.table)
-        .bind(&layout.timestamp.name)
-        .fetch_one(&self.pool)
-        .await
-        .map(|indexes| indexes > 0)
-        .map_err(|error| failed("look at the log table", error))
+        .bind(&layout.timestamp.name);
+        let failed = |error| failed("look at the log table", error);
+        let mut reading = self.reading().await.map_err(failed)?;
+        let count: i64 = indexes.fetch_one(reading.connection()?).await.map_err(failed)?;
+        reading.done();
+        Ok(count > 0)
     }
 
     /// The rows of one page. Starts again only if all of them were deleted while it looked.
@@ -238,10 +245,9 @@ impl Source for MysqlSource {
 
     async fn read(&self, _: &Partition, start: &Start, query: &Query, limits: PageLimits) -> Result<Page, Error> {
         let statements = Statements { dialect: Dialect::Mysql, layout: self.layout().await? };
-        let connection = self.pool.acquire().await.map_err(|error| failed("read the log table", error))?;
-        let mut reading = Reading { connection: Some(connection), id: None, pool: self.pool.clone() };
+        let mut reading = self.reading().await.map_err(|error| failed("read the log table", error))?;
         let page = self.read_page(&mut reading, &statements, (start, query, limits)).await?;
-        reading.connection = None;
+        reading.done();
         Ok(page)
     }
 
@@ -260,13 +266,15 @@ impl Source for MysqlSource {
 
     async fn delete(&self, ids: &[RecordId]) -> Result<u64, Error> {
         let statements = Statements { dialect: Dialect::Mysql, layout: self.layout().await? };
+        let failed = |error| failed("delete rows", error);
+        let mut reading = self.reading().await.map_err(failed)?;
         let mut deleted = 0;
         for batch in sql::batches(&self.partition, ids)? {
             let statement = statements.delete(batch)?;
             let rows = sqlx::query_with(AssertSqlSafe(statement.sql), arguments(statement.bound)?);
-            let done = rows.execute(&self.pool).await.map_err(|error| failed("delete rows", error))?;
-            deleted += done.rows_affected();
+            deleted += rows.execute(reading.connection()?).await.map_err(failed)?.rows_affected();
         }
+        reading.done();
         Ok(deleted)
     }
 }
@@ -278,8 +286,9 @@ impl fmt::Debug for MysqlSource {
     }
 }
 
-/// A connection on which a page is being read. Dropped before it is done, it closes the connection and tells the
-/// server, which does not look by itself.
+/// A connection on which the table is being read or deleted from. Dropped before it is done, it closes the connection,
+/// whose next answer sqlx 0.9.0 might take for that of another statement, and tells the server, which does not look by
+/// itself.
 struct Reading {
     connection: Option<PoolConnection<MySql>>,
     /// The server's number of the connection, once known.
@@ -291,6 +300,11 @@ impl Reading {
     fn connection(&mut self) -> Result<&mut MySqlConnection, Error> {
         let gone = || Error::new(ErrorKind::Unexpected, "read the log table", "the connection is given back");
         self.connection.as_deref_mut().ok_or_else(gone)
+    }
+
+    /// Gives the connection back to its pool.
+    fn done(mut self) {
+        self.connection = None;
     }
 }
 

@@ -25,6 +25,7 @@ use logship_core::{
     Source, Start, TextArena, Timestamp, Value, async_trait, read_fields,
 };
 use serde::Deserialize;
+use sqlx::Connection;
 use sqlx::encode::IsNull;
 use sqlx::error::BoxDynError;
 use sqlx::pool::PoolConnection;
@@ -206,13 +207,12 @@ impl PostgresSource {
     /// today says nothing of tomorrow.
     async fn plan(&self, statements: &Statements<'_>) -> Result<Vec<String>, sqlx::Error> {
         let page = statements.page(&statements.example(), &Query::all(), 100, None).map_err(sqlx::Error::config)?;
-        let mut transaction = self.pages.begin().await?;
-        transaction
-            .execute("set local enable_seqscan = off; set local enable_sort = off; set local enable_bitmapscan = off")
-            .await?;
+        // Its settings go with this connection, also when the call is dropped.
+        let mut connection = self.pages.acquire().await?.detach();
+        connection.execute("set enable_seqscan = off; set enable_sort = off; set enable_bitmapscan = off").await?;
         let explain = AssertSqlSafe(format!("explain (costs off) {}", page.sql));
-        let plan = sqlx::query_with(explain, arguments(page.bound)?).fetch_all(&mut *transaction).await?;
-        transaction.rollback().await?;
+        let plan = sqlx::query_with(explain, arguments(page.bound)?).fetch_all(&mut connection).await?;
+        connection.close().await?;
         plan.iter().map(|line| line.try_get(0)).collect()
     }
 }

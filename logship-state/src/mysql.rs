@@ -9,10 +9,10 @@ use logship_core::{
 };
 use serde::Deserialize;
 use sqlx::mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlPoolOptions};
-use sqlx::{AssertSqlSafe, Executor, MySql, MySqlPool, Transaction};
+use sqlx::{AssertSqlSafe, Connection, Executor, MySql, MySqlConnection, MySqlPool, Transaction};
 use tokio::sync::OnceCell;
 
-use crate::rows::{self, CursorRow, LaneRow, VERSION, WindowRow};
+use crate::rows::{self, CursorRow, LaneRow, Session, VERSION, WindowRow};
 use crate::{busy, fenced};
 
 /// Keeps offsets in four tables of a MySQL (5.7 or later) or MariaDB (10.2 or later) database, which are made if they
@@ -107,25 +107,10 @@ impl MysqlOffsets {
         MysqlOffsets { pool, has_tables: OnceCell::new() }
     }
 
-    async fn pool(&self) -> Result<&MySqlPool, sqlx::Error> {
-        self.has_tables.get_or_try_init(|| self.make_tables()).await?;
-        Ok(&self.pool)
-    }
-
-    async fn make_tables(&self) -> Result<(), sqlx::Error> {
-        // To make a table takes a right that to find it does not.
-        let found: i64 = sqlx::query_scalar(
-            "select count(*) from information_schema.tables where table_schema = database()
-             and table_name in ('logship_keys', 'logship_lanes', 'logship_offsets', 'logship_windows')",
-        )
-        .fetch_one(&self.pool)
-        .await?;
-        if found < TABLES.len() as i64 {
-            for table in TABLES {
-                self.pool.execute(table).await?;
-            }
-        }
-        Ok(())
+    async fn session(&self) -> Result<Session<MySql>, sqlx::Error> {
+        let mut session = Session::open(&self.pool).await?;
+        self.has_tables.get_or_try_init(|| make_tables(&mut session)).await?;
+        Ok(session)
     }
 
     async fn try_acquire(
@@ -135,7 +120,8 @@ impl MysqlOffsets {
         ttl: Duration,
     ) -> Result<Result<Lease, Error>, sqlx::Error> {
         const OPERATION: &str = "acquire lease";
-        let mut transaction = self.pool().await?.begin().await?;
+        let mut session = self.session().await?;
+        let mut transaction = session.begin().await?;
         // A row to lock, also for a key that nobody has taken before.
         sqlx::query("insert into logship_keys (`key`, version, epoch) values (?, ?, 0) on duplicate key update version = version")
             .bind(key.as_str())
@@ -159,12 +145,14 @@ impl MysqlOffsets {
         .execute(&mut *transaction)
         .await?;
         transaction.commit().await?;
+        session.done();
         Ok(Ok(Lease { key: key.clone(), epoch: (row.epoch + 1).cast_unsigned() }))
     }
 
     /// Whether the lease is the newest, and the change therefore made.
     async fn try_commit(&self, lease: &Lease, delta: &OffsetsDelta) -> Result<bool, sqlx::Error> {
-        let mut transaction = self.pool().await?.begin().await?;
+        let mut session = self.session().await?;
+        let mut transaction = session.begin().await?;
         let held: Option<i64> = sqlx::query_scalar(
             "select epoch from logship_keys where `key` = ? and epoch = ? and owner is not null for update",
         )
@@ -179,12 +167,14 @@ impl MysqlOffsets {
             write_lane(&mut transaction, &lease.key, lane, change).await?;
         }
         transaction.commit().await?;
+        session.done();
         Ok(true)
     }
 
     async fn try_reset(&self, key: &OffsetKey, lane: Option<&str>) -> Result<Result<(), Error>, sqlx::Error> {
         const OPERATION: &str = "reset offsets";
-        let mut transaction = self.pool().await?.begin().await?;
+        let mut session = self.session().await?;
+        let mut transaction = session.begin().await?;
         let Some(row) = lock(&mut transaction, key).await? else { return Ok(Ok(())) };
         if let Err(error) = rows::check_version(OPERATION, key, Some(row.version)) {
             return Ok(Err(error));
@@ -205,6 +195,7 @@ impl MysqlOffsets {
             sqlx::query(statement).bind(key.as_str()).bind(lane).execute(&mut *transaction).await?;
         }
         transaction.commit().await?;
+        session.done();
         Ok(Ok(()))
     }
 }
@@ -222,36 +213,43 @@ impl OffsetStore for MysqlOffsets {
     async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<(), Error> {
         const OPERATION: &str = "renew lease";
         let renew = async {
+            let mut session = self.session().await?;
             // The driver counts rows that were found, whether or not they have changed.
-            sqlx::query(
+            let renewed = sqlx::query(
                 "update logship_keys set expires_at = utc_timestamp(6) + interval ? microsecond
                  where `key` = ? and epoch = ? and owner is not null",
             )
             .bind(micros(ttl))
             .bind(lease.key.as_str())
             .bind(lease.epoch.cast_signed())
-            .execute(self.pool().await?)
-            .await
+            .execute(&mut *session)
+            .await?;
+            session.done();
+            Ok(renewed.rows_affected())
         };
         let renewed = renew.await.map_err(|error| failed(OPERATION, error))?;
-        if renewed.rows_affected() == 0 { Err(fenced(OPERATION, lease)) } else { Ok(()) }
+        if renewed == 0 { Err(fenced(OPERATION, lease)) } else { Ok(()) }
     }
 
     async fn release(&self, lease: &Lease) -> Result<(), Error> {
         let release = async {
+            let mut session = self.session().await?;
             sqlx::query("update logship_keys set owner = null, expires_at = null where `key` = ? and epoch = ?")
                 .bind(lease.key.as_str())
                 .bind(lease.epoch.cast_signed())
-                .execute(self.pool().await?)
-                .await
+                .execute(&mut *session)
+                .await?;
+            session.done();
+            Ok(())
         };
-        release.await.map(drop).map_err(|error| failed("release lease", error))
+        release.await.map_err(|error| failed("release lease", error))
     }
 
     async fn load(&self, key: &OffsetKey) -> Result<Offsets, Error> {
         const OPERATION: &str = "load offsets";
         let load = async {
-            let mut transaction = self.pool().await?.begin().await?;
+            let mut session = self.session().await?;
+            let mut transaction = session.begin().await?;
             // The lock keeps a commit from coming between the two tables, whatever the isolation is.
             let row = lock(&mut transaction, key).await?;
             let lanes: Vec<LaneRow> =
@@ -270,6 +268,7 @@ impl OffsetStore for MysqlOffsets {
                     .fetch_all(&mut *transaction)
                     .await?;
             transaction.rollback().await?;
+            session.done();
             Ok((row.map(|row| row.version), lanes, cursors, windows))
         };
         let (version, lanes, cursors, windows) = load.await.map_err(|error| failed(OPERATION, error))?;
@@ -285,8 +284,11 @@ impl OffsetStore for MysqlOffsets {
 
     async fn list(&self) -> Result<Vec<OffsetKey>, Error> {
         let list = async {
+            let mut session = self.session().await?;
             let keys = sqlx::query_scalar("select distinct `key` from logship_lanes order by `key`");
-            keys.fetch_all(self.pool().await?).await
+            let keys = keys.fetch_all(&mut *session).await?;
+            session.done();
+            Ok(keys)
         };
         let keys: Vec<String> = list.await.map_err(|error| failed("list offsets", error))?;
         keys.into_iter().map(OffsetKey::new).collect()
@@ -304,6 +306,22 @@ impl fmt::Debug for MysqlOffsets {
     }
 }
 
+async fn make_tables(session: &mut MySqlConnection) -> Result<(), sqlx::Error> {
+    // To make a table takes a right that to find it does not.
+    let found: i64 = sqlx::query_scalar(
+        "select count(*) from information_schema.tables where table_schema = database()
+         and table_name in ('logship_keys', 'logship_lanes', 'logship_offsets', 'logship_windows')",
+    )
+    .fetch_one(&mut *session)
+    .await?;
+    if found < TABLES.len() as i64 {
+        for table in TABLES {
+            session.execute(table).await?;
+        }
+    }
+    Ok(())
+}
+
 /// The row of a key.
 struct KeyRow {
     version: i64,
@@ -313,7 +331,7 @@ struct KeyRow {
 }
 
 /// Locks the row of a key, if there is one, until the transaction ends.
-async fn lock(transaction: &mut Transaction<'static, MySql>, key: &OffsetKey) -> Result<Option<KeyRow>, sqlx::Error> {
+async fn lock(transaction: &mut Transaction<'_, MySql>, key: &OffsetKey) -> Result<Option<KeyRow>, sqlx::Error> {
     let row: Option<(i64, i64, Option<String>)> = sqlx::query_as(
         "select version, epoch, case when expires_at > utc_timestamp(6) then owner end
          from logship_keys where `key` = ? for update",
@@ -325,7 +343,7 @@ async fn lock(transaction: &mut Transaction<'static, MySql>, key: &OffsetKey) ->
 }
 
 async fn write_lane(
-    transaction: &mut Transaction<'static, MySql>,
+    transaction: &mut Transaction<'_, MySql>,
     key: &OffsetKey,
     lane: &str,
     change: &LaneDelta,

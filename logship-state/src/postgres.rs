@@ -9,10 +9,10 @@ use logship_core::{
 };
 use serde::Deserialize;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{Executor, PgPool, Postgres, Transaction};
+use sqlx::{Connection, Executor, PgConnection, PgPool, Postgres, Transaction};
 use tokio::sync::OnceCell;
 
-use crate::rows::{self, CursorRow, LaneRow, VERSION, WindowRow};
+use crate::rows::{self, CursorRow, LaneRow, Session, VERSION, WindowRow};
 use crate::{busy, fenced};
 
 /// Keeps offsets in four tables of a PostgreSQL database, which are made if they are not there, in the first schema of
@@ -80,38 +80,10 @@ impl PostgresOffsets {
         PostgresOffsets { pool, has_tables: OnceCell::new() }
     }
 
-    async fn begin(&self) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
-        self.has_tables.get_or_try_init(|| self.make_tables()).await?;
-        self.pool.begin().await
-    }
-
-    async fn make_tables(&self) -> Result<(), sqlx::Error> {
-        // To make a table takes a right that to find it does not.
-        let has_tables: bool =
-            sqlx::query_scalar("select to_regclass('logship_windows') is not null").fetch_one(&self.pool).await?;
-        if has_tables {
-            return Ok(());
-        }
-        // Two that make the same table at once disturb each other, `if not exists` or not. The number is a lock's name.
-        let mut transaction = self.pool.begin().await?;
-        sqlx::raw_sql(
-            "select pg_advisory_xact_lock(7810784573113041);
-             create table if not exists logship_keys (
-               key text collate \"C\" primary key, version bigint not null, epoch bigint not null,
-               owner text, expires_at timestamptz);
-             create table if not exists logship_lanes (
-               key text collate \"C\" not null, lane text collate \"C\" not null, fingerprint text not null, since text,
-               primary key (key, lane));
-             create table if not exists logship_offsets (
-               key text collate \"C\" not null, lane text collate \"C\" not null, partition text collate \"C\" not null,
-               cursor text not null, primary key (key, lane, partition));
-             create table if not exists logship_windows (
-               key text collate \"C\" not null, lane text collate \"C\" not null, partition text collate \"C\" not null,
-               shipped text not null, primary key (key, lane, partition));",
-        )
-        .execute(&mut *transaction)
-        .await?;
-        transaction.commit().await
+    async fn session(&self) -> Result<Session<Postgres>, sqlx::Error> {
+        let mut session = Session::open(&self.pool).await?;
+        self.has_tables.get_or_try_init(|| make_tables(&mut session)).await?;
+        Ok(session)
     }
 
     async fn try_acquire(
@@ -121,7 +93,8 @@ impl PostgresOffsets {
         ttl: Duration,
     ) -> Result<Result<Lease, Error>, sqlx::Error> {
         const OPERATION: &str = "acquire lease";
-        let mut transaction = self.begin().await?;
+        let mut session = self.session().await?;
+        let mut transaction = session.begin().await?;
         if let Err(error) = rows::check_version(OPERATION, key, version(&mut transaction, key).await?) {
             return Ok(Err(error));
         }
@@ -144,12 +117,14 @@ impl PostgresOffsets {
             return Ok(Err(busy(OPERATION, key, holder.as_deref().unwrap_or("another shipper"))));
         };
         transaction.commit().await?;
+        session.done();
         Ok(Ok(Lease { key: key.clone(), epoch: epoch.cast_unsigned() }))
     }
 
     /// Whether the lease is the newest, and the change therefore made.
     async fn try_commit(&self, lease: &Lease, delta: &OffsetsDelta) -> Result<bool, sqlx::Error> {
-        let mut transaction = self.begin().await?;
+        let mut session = self.session().await?;
+        let mut transaction = session.begin().await?;
         // Whatever the user's or the database's default is.
         transaction.execute("set local synchronous_commit = on").await?;
         let held: Option<i64> = sqlx::query_scalar(
@@ -166,12 +141,14 @@ impl PostgresOffsets {
             write_lane(&mut transaction, &lease.key, lane, change).await?;
         }
         transaction.commit().await?;
+        session.done();
         Ok(true)
     }
 
     async fn try_reset(&self, key: &OffsetKey, lane: Option<&str>) -> Result<Result<(), Error>, sqlx::Error> {
         const OPERATION: &str = "reset offsets";
-        let mut transaction = self.begin().await?;
+        let mut session = self.session().await?;
+        let mut transaction = session.begin().await?;
         if let Err(error) = rows::check_version(OPERATION, key, version(&mut transaction, key).await?) {
             return Ok(Err(error));
         }
@@ -196,6 +173,7 @@ impl PostgresOffsets {
             sqlx::query(statement).bind(key.as_str()).bind(lane).execute(&mut *transaction).await?;
         }
         transaction.commit().await?;
+        session.done();
         Ok(Ok(()))
     }
 }
@@ -213,37 +191,42 @@ impl OffsetStore for PostgresOffsets {
     async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<(), Error> {
         const OPERATION: &str = "renew lease";
         let renew = async {
-            self.has_tables.get_or_try_init(|| self.make_tables()).await?;
-            sqlx::query(
+            let mut session = self.session().await?;
+            let renewed = sqlx::query(
                 "update logship_keys set expires_at = clock_timestamp() + make_interval(secs => $3)
                  where key = $1 and epoch = $2 and owner is not null",
             )
             .bind(lease.key.as_str())
             .bind(lease.epoch.cast_signed())
             .bind(ttl.as_secs_f64())
-            .execute(&self.pool)
-            .await
+            .execute(&mut *session)
+            .await?;
+            session.done();
+            Ok(renewed.rows_affected())
         };
         let renewed = renew.await.map_err(|error| failed(OPERATION, error))?;
-        if renewed.rows_affected() == 0 { Err(fenced(OPERATION, lease)) } else { Ok(()) }
+        if renewed == 0 { Err(fenced(OPERATION, lease)) } else { Ok(()) }
     }
 
     async fn release(&self, lease: &Lease) -> Result<(), Error> {
         let release = async {
-            self.has_tables.get_or_try_init(|| self.make_tables()).await?;
+            let mut session = self.session().await?;
             sqlx::query("update logship_keys set owner = null, expires_at = null where key = $1 and epoch = $2")
                 .bind(lease.key.as_str())
                 .bind(lease.epoch.cast_signed())
-                .execute(&self.pool)
-                .await
+                .execute(&mut *session)
+                .await?;
+            session.done();
+            Ok(())
         };
-        release.await.map(drop).map_err(|error| failed("release lease", error))
+        release.await.map_err(|error| failed("release lease", error))
     }
 
     async fn load(&self, key: &OffsetKey) -> Result<Offsets, Error> {
         const OPERATION: &str = "load offsets";
         let load = async {
-            let mut transaction = self.begin().await?;
+            let mut session = self.session().await?;
+            let mut transaction = session.begin().await?;
             // All tables as one commit left them.
             transaction.execute("set transaction isolation level repeatable read, read only").await?;
             let version = version(&mut transaction, key).await?;
@@ -263,6 +246,7 @@ impl OffsetStore for PostgresOffsets {
                     .fetch_all(&mut *transaction)
                     .await?;
             transaction.rollback().await?;
+            session.done();
             Ok((version, lanes, cursors, windows))
         };
         let (version, lanes, cursors, windows) = load.await.map_err(|error| failed(OPERATION, error))?;
@@ -278,8 +262,11 @@ impl OffsetStore for PostgresOffsets {
 
     async fn list(&self) -> Result<Vec<OffsetKey>, Error> {
         let list = async {
-            self.has_tables.get_or_try_init(|| self.make_tables()).await?;
-            sqlx::query_scalar("select distinct key from logship_lanes order by key").fetch_all(&self.pool).await
+            let mut session = self.session().await?;
+            let keys = sqlx::query_scalar("select distinct key from logship_lanes order by key");
+            let keys = keys.fetch_all(&mut *session).await?;
+            session.done();
+            Ok(keys)
         };
         let keys: Vec<String> = list.await.map_err(|error| failed("list offsets", error))?;
         keys.into_iter().map(OffsetKey::new).collect()
@@ -297,20 +284,43 @@ impl fmt::Debug for PostgresOffsets {
     }
 }
 
-async fn version(
-    transaction: &mut Transaction<'static, Postgres>,
-    key: &OffsetKey,
-) -> Result<Option<i64>, sqlx::Error> {
+async fn make_tables(session: &mut PgConnection) -> Result<(), sqlx::Error> {
+    // To make a table takes a right that to find it does not.
+    let has_tables: bool =
+        sqlx::query_scalar("select to_regclass('logship_windows') is not null").fetch_one(&mut *session).await?;
+    if has_tables {
+        return Ok(());
+    }
+    // Two that make the same table at once disturb each other, `if not exists` or not. The number is a lock's name.
+    let mut transaction = session.begin().await?;
+    sqlx::raw_sql(
+        "select pg_advisory_xact_lock(7810784573113041);
+         create table if not exists logship_keys (
+           key text collate \"C\" primary key, version bigint not null, epoch bigint not null,
+           owner text, expires_at timestamptz);
+         create table if not exists logship_lanes (
+           key text collate \"C\" not null, lane text collate \"C\" not null, fingerprint text not null, since text,
+           primary key (key, lane));
+         create table if not exists logship_offsets (
+           key text collate \"C\" not null, lane text collate \"C\" not null, partition text collate \"C\" not null,
+           cursor text not null, primary key (key, lane, partition));
+         create table if not exists logship_windows (
+           key text collate \"C\" not null, lane text collate \"C\" not null, partition text collate \"C\" not null,
+           shipped text not null, primary key (key, lane, partition));",
+    )
+    .execute(&mut *transaction)
+    .await?;
+    transaction.commit().await
+}
+
+async fn version(transaction: &mut Transaction<'_, Postgres>, key: &OffsetKey) -> Result<Option<i64>, sqlx::Error> {
     sqlx::query_scalar("select version from logship_keys where key = $1")
         .bind(key.as_str())
         .fetch_optional(&mut **transaction)
         .await
 }
 
-async fn owner_of(
-    transaction: &mut Transaction<'static, Postgres>,
-    key: &OffsetKey,
-) -> Result<Option<String>, sqlx::Error> {
+async fn owner_of(transaction: &mut Transaction<'_, Postgres>, key: &OffsetKey) -> Result<Option<String>, sqlx::Error> {
     let owner: Option<Option<String>> = sqlx::query_scalar("select owner from logship_keys where key = $1")
         .bind(key.as_str())
         .fetch_optional(&mut **transaction)
@@ -319,7 +329,7 @@ async fn owner_of(
 }
 
 async fn write_lane(
-    transaction: &mut Transaction<'static, Postgres>,
+    transaction: &mut Transaction<'_, Postgres>,
     key: &OffsetKey,
     lane: &str,
     change: &LaneDelta,

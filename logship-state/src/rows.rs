@@ -1,6 +1,11 @@
 //! What the stores in databases have in common: rows into offsets, and the refusal of newer forms.
 
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+use std::ops::{Deref, DerefMut};
+
 use logship_core::{Cursor, Error, ErrorKind, LaneOffset, OffsetKey, Offsets, Timestamp, Window};
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+use sqlx::{Database, Pool, pool::PoolConnection};
 
 /// The form of the tables. Rows of a later one are refused.
 pub(crate) const VERSION: i64 = 1;
@@ -13,6 +18,52 @@ pub(crate) type CursorRow = (String, String, String);
 
 /// Lane, partition, and what was shipped of the stretch in which records may still appear, as JSON.
 pub(crate) type WindowRow = (String, String, String);
+
+/// A connection of a pool for one call. It goes back when the call is done, and is closed when the call failed or was
+/// dropped: what sqlx 0.9.0 would give back then may still be in a transaction, or have an answer to come that the next
+/// statement takes for its own (<https://github.com/transact-rs/sqlx/issues/4393>).
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+pub(crate) struct Session<D: Database> {
+    connection: PoolConnection<D>,
+    is_done: bool,
+}
+
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+impl<D: Database> Session<D> {
+    pub(crate) async fn open(pool: &Pool<D>) -> Result<Self, sqlx::Error> {
+        Ok(Session { connection: pool.acquire().await?, is_done: false })
+    }
+
+    /// Gives the connection back.
+    pub(crate) fn done(mut self) {
+        self.is_done = true;
+    }
+}
+
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+impl<D: Database> Deref for Session<D> {
+    type Target = D::Connection;
+
+    fn deref(&self) -> &D::Connection {
+        &self.connection
+    }
+}
+
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+impl<D: Database> DerefMut for Session<D> {
+    fn deref_mut(&mut self) -> &mut D::Connection {
+        &mut self.connection
+    }
+}
+
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+impl<D: Database> Drop for Session<D> {
+    fn drop(&mut self) {
+        if !self.is_done {
+            self.connection.close_on_drop();
+        }
+    }
+}
 
 /// A window as a row keeps it.
 pub(crate) fn window_text(window: &Window) -> Result<String, sqlx::Error> {

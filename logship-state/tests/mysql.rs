@@ -8,8 +8,9 @@ use std::time::Duration;
 use logship_core::{BuildContext, Cursor, ErrorKind, OffsetKey, OffsetStore, async_trait};
 use logship_state::mysql::{MysqlOffsets, MysqlOffsetsConfig};
 use logship_testkit::conformance::offset_store::{OffsetStoreFixture, TTL, key, moved};
-use logship_testkit::conformance::server;
+use logship_testkit::conformance::{cut, server};
 use logship_testkit::offset_store_conformance;
+use sqlx::mysql::MySqlPoolOptions;
 use sqlx::{AssertSqlSafe, Executor, MySqlPool};
 
 /// A database of a test's own.
@@ -166,4 +167,27 @@ fn a_store_can_be_made_outside_a_runtime_and_shows_no_password() {
     let wrong = MysqlOffsetsConfig { url: "mysql://me:hunter2@host:port/none".into() };
     let error = MysqlOffsets::open(&wrong, &BuildContext::default()).unwrap_err();
     assert!(!format!("{error:?} {wrong:?}").contains("hunter2"), "{error:?}");
+}
+
+/// Goal: a call that is dropped while its transaction begins leaves nothing open in the pool, or what the next call
+/// changes is taken back with it.
+#[tokio::test]
+async fn c7_a_dropped_call_leaves_no_transaction() {
+    let Some(database) = Database::new("c7_begin").await else { return };
+    database.pool.execute("create table seen (polls int)").await.unwrap();
+    let pool = MySqlPoolOptions::new().max_connections(1).connect(&database.url).await.unwrap();
+    let store = MysqlOffsets::in_pool(pool.clone());
+    let mut is_whole = false;
+    for polls in 1..200 {
+        if is_whole {
+            break;
+        }
+        is_whole = cut(store.load(&key("k")), polls).await.is_some();
+        // Outside of a transaction everybody sees a change as soon as it is made.
+        sqlx::query("insert into seen values (?)").bind(polls as i32).execute(&pool).await.unwrap();
+        let newest: i32 =
+            sqlx::query_scalar("select max(polls) from seen").fetch_one(&database.pool).await.unwrap_or(0);
+        assert_eq!(newest, polls as i32, "a call of {polls} polls left a transaction");
+    }
+    assert!(is_whole, "the call was cut at every await");
 }

@@ -8,9 +8,10 @@ use std::time::Duration;
 use logship_core::{BuildContext, Cursor, ErrorKind, OffsetKey, OffsetStore, async_trait};
 use logship_state::postgres::{PostgresOffsets, PostgresOffsetsConfig};
 use logship_testkit::conformance::offset_store::{OffsetStoreFixture, TTL, key, moved};
-use logship_testkit::conformance::server;
+use logship_testkit::conformance::{cut, server};
 use logship_testkit::offset_store_conformance;
-use sqlx::{AssertSqlSafe, Executor, PgPool};
+use sqlx::postgres::PgPoolOptions;
+use sqlx::{AssertSqlSafe, Executor, PgPool, Row};
 
 /// A database of a test's own.
 struct Database {
@@ -153,4 +154,25 @@ fn a_store_can_be_made_outside_a_runtime_and_shows_no_password() {
     let wrong = PostgresOffsetsConfig { url: "postgres://me:hunter2@host:port/none".into() };
     let error = PostgresOffsets::open(&wrong, &BuildContext::default()).unwrap_err();
     assert!(!format!("{error:?} {wrong:?}").contains("hunter2"), "{error:?}");
+}
+
+/// Goal: a call that is dropped while its transaction begins leaves nothing open in the pool, or what the next call
+/// changes is taken back with it.
+#[tokio::test]
+async fn c7_a_dropped_call_leaves_no_transaction() {
+    let Some(database) = Database::new("c7_begin").await else { return };
+    let pool = PgPoolOptions::new().max_connections(1).connect(&database.url).await.unwrap();
+    let store = PostgresOffsets::in_pool(pool.clone());
+    let mut is_whole = false;
+    for polls in 1..200 {
+        if is_whole {
+            break;
+        }
+        is_whole = cut(store.load(&key("k")), polls).await.is_some();
+        // Outside of a transaction each statement begins one of its own.
+        let alone = sqlx::raw_sql("select transaction_timestamp() = statement_timestamp()");
+        let is_outside: bool = alone.fetch_one(&pool).await.unwrap().get(0);
+        assert!(is_outside, "a call of {polls} polls left a transaction");
+    }
+    assert!(is_whole, "the call was cut at every await");
 }

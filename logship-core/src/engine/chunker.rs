@@ -67,6 +67,7 @@ pub(crate) struct Pushed {
 /// Gathers records until a limit is reached.
 #[derive(Debug)]
 pub(crate) struct Chunker {
+    offset_key: Arc<str>,
     lane: Arc<str>,
     limits: Limits,
     filter: Query,
@@ -110,13 +111,14 @@ struct Open {
 
 impl Chunker {
     pub(crate) fn new(
-        lane: Arc<str>,
+        (offset_key, lane): (Arc<str>, Arc<str>),
         limits: Limits,
         filter: Query,
         encoding: Option<&dyn crate::Encoding>,
         on_reject: OnReject,
     ) -> Self {
         Chunker {
+            offset_key,
             lane,
             limits,
             filter,
@@ -157,10 +159,23 @@ impl Chunker {
         // The record up to which the partition is covered, if it is one of this page.
         let mut covered: Option<Head<'_>> = None;
         let mut cut_late = 0;
-        for (index, record) in input.page.heads().enumerate().skip(input.from) {
+        let is_plain = wants_all && watch.is_none() && self.looks_at_sizes_alone(input);
+        let mut index = input.from;
+        while index < input.page.len() {
+            let run = if is_plain { self.take_run(input, index) } else { 0 };
+            if run > 0 {
+                index += run;
+                pushed.taken += run;
+                pushed.covers = true;
+                covered = Some(input.page.head(index - 1));
+                continue;
+            }
+            let record = input.page.head(index);
+            let next = index + 1;
             let again = watch.filter(|watch| watch.is_again(record.position));
             if again.is_some_and(|watch| watch.is_seen(record.position)) {
                 pushed.known += 1;
+                index = next;
                 continue;
             }
             let wanted = wants_all || self.filter.matches(&input.page.records()[index]);
@@ -195,6 +210,7 @@ impl Chunker {
             if again.is_none() {
                 covered = Some(record);
             }
+            index = next;
         }
         // It would hold the page.
         self.measured = None;
@@ -212,6 +228,65 @@ impl Chunker {
         pushed
     }
 
+    /// Whether nothing but the sizes of records decides in which chunk they go.
+    fn looks_at_sizes_alone(&self, input: &Input) -> bool {
+        let Limits { span_max, record_age_max, record_ahead_max, .. } = self.limits;
+        self.grouping.is_none()
+            && [span_max, record_age_max, record_ahead_max] == [None; 3]
+            && input.encoded.as_ref().is_none_or(|encoded| encoded.is_whole())
+    }
+
+    /// Takes the records from `index` on that fit into the waiting chunk as they are, all at once. Returns how many; the
+    /// next one is for whoever looks closer.
+    fn take_run(&mut self, input: &Input, index: usize) -> usize {
+        let of_another = |span: &Span| span.partition != input.partition;
+        let open = &self.open;
+        if open.late || !open.refused.is_empty() || (self.limits.one_partition && open.spans.iter().any(of_another)) {
+            return 0;
+        }
+        let records_max = self.limits.chunk_records_max.map_or(usize::MAX, |max| max.saturating_sub(open.records));
+        let bytes_max = self.limits.chunk_bytes_max.unwrap_or(usize::MAX);
+        let record_max = self.limits.record_bytes_max.unwrap_or(usize::MAX);
+        let (mut end, mut bytes) = (index, open.bytes);
+        for next in index..input.page.len().min(index.saturating_add(records_max)) {
+            let size = self.bytes_of(input, next);
+            let separator = if open.records == 0 && next == index { 0 } else { self.separator_len };
+            if size > record_max || self.frame_len + bytes + separator + size > bytes_max {
+                break;
+            }
+            bytes += separator + size;
+            end = next + 1;
+        }
+        if end > index {
+            self.extend(input, index..end);
+            self.open.bytes = bytes;
+        }
+        end - index
+    }
+
+    /// Puts neighbouring records that are not late into the waiting chunk, but for the count of their bytes.
+    fn extend(&mut self, input: &Input, range: std::ops::Range<usize>) {
+        let covered = &self.covered[input.partition];
+        let open = &mut self.open;
+        open.begins.get_or_insert_with(|| Arc::new(Begins::Reading(Start::clone(covered))));
+        if !open.spans.iter().any(|span| span.partition == input.partition) {
+            let (begins, end) = (Arc::clone(covered), at(input.page.head(range.start), &input.page));
+            open.spans.push(Span { partition: input.partition, begins, end });
+        }
+        open.records += range.len();
+        match open.segments.last_mut() {
+            Some(last) if Arc::ptr_eq(&last.page, &input.page) && last.range.end == range.start => {
+                last.range.end = range.end;
+            }
+            _ => open.segments.push(Segment {
+                page: Arc::clone(&input.page),
+                encoded: input.encoded.clone(),
+                range,
+                _held: Some(Arc::clone(&input.held)),
+            }),
+        }
+    }
+
     /// The chunk of what is waiting.
     pub(crate) fn cut(&mut self) -> Option<Cut> {
         if self.is_empty() {
@@ -222,6 +297,7 @@ impl Chunker {
             self.covered[span.partition] = Arc::new(Start::After(span.end.position.clone()));
         }
         let chunk = Chunk {
+            offset_key: Arc::clone(&self.offset_key),
             lane: Arc::clone(&self.lane),
             segments: open.segments,
             len: open.records,
@@ -320,31 +396,15 @@ impl Chunker {
         let is_shared = self.is_shared(input, taken.index);
         let open = &mut self.open;
         let Taken { index, bytes, group_len, again, cut_late, refused } = taken;
-        let record = input.page.head(index);
-        let time = record.timestamp;
-        match open.segments.last_mut() {
-            Some(last) if Arc::ptr_eq(&last.page, &input.page) && last.range.end == index => last.range.end = index + 1,
-            _ => open.segments.push(Segment {
-                page: Arc::clone(&input.page),
-                encoded: input.encoded.clone(),
-                range: index..index + 1,
-                _held: Some(Arc::clone(&input.held)),
-            }),
-        }
-        if !open.spans.iter().any(|span| span.partition == input.partition) {
-            let begins = Arc::clone(&self.covered[input.partition]);
-            open.spans.push(Span { partition: input.partition, begins, end: at(record, &input.page) });
-        }
+        let time = input.page.head(index).timestamp;
         if open.records == 0 {
             open.late = again.is_some();
-            open.begins = Some(Arc::new(match again {
-                Some(watch) => watch.begins(cut_late as u64),
-                None => Begins::Reading(Start::clone(&self.covered[input.partition])),
-            }));
+            open.begins = again.map(|watch| Arc::new(watch.begins(cut_late as u64)));
         } else {
             open.bytes += self.separator_len;
         }
-        open.records += 1;
+        self.extend(input, index..index + 1);
+        let open = &mut self.open;
         open.bytes += bytes + if is_shared { 0 } else { group_len };
         open.first = Some(open.first.map_or(time, |first| first.min(time)));
         open.last = Some(open.last.map_or(time, |last| last.max(time)));
@@ -425,8 +485,13 @@ mod tests {
     }
 
     fn chunker(limits: Limits, filter: Query, stop: bool) -> Chunker {
-        let mut chunker =
-            Chunker::new("l".into(), limits, filter, Some(&Plain), if stop { OnReject::Stop } else { OnReject::Drop });
+        let mut chunker = Chunker::new(
+            ("k".into(), "l".into()),
+            limits,
+            filter,
+            Some(&Plain),
+            if stop { OnReject::Stop } else { OnReject::Drop },
+        );
         chunker.add_partition(Start::Earliest);
         chunker.add_partition(Start::Earliest);
         chunker
@@ -479,7 +544,8 @@ mod tests {
             [page("a", &["a1", "a2", "b3"], 1), page("a", &["b4", "a5"], 4), page("a", &["unencodable", "b"], 6)];
         let bodies = |max: usize| {
             let limits = Limits::none().chunk_bytes_max(max);
-            let mut chunker = Chunker::new("l".into(), limits, Query::all(), Some(&Grouped), OnReject::Drop);
+            let mut chunker =
+                Chunker::new(("k".into(), "l".into()), limits, Query::all(), Some(&Grouped), OnReject::Drop);
             chunker.add_partition(Start::Earliest);
             let mut cuts = Vec::new();
             for page in &pages {

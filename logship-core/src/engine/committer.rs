@@ -35,6 +35,9 @@ pub(crate) type Changes = BTreeMap<String, Change>;
 /// How often a commit that fails for a passing reason is tried before the run ends.
 const ATTEMPTS_MAX: u32 = 10;
 
+/// How long the store may take for one call, beyond whatever limits of its own it has.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
 impl Committer {
     pub(crate) fn new(stored: Offsets) -> Self {
         Committer {
@@ -135,9 +138,14 @@ impl State {
 pub(crate) async fn write(store: &dyn OffsetStore, lease: &Lease, delta: &OffsetsDelta) -> Result<(), Error> {
     let mut attempts = 0;
     loop {
-        let error = match store.commit(lease, delta).await {
-            Ok(()) => return Ok(()),
-            Err(error) => error,
+        // What was dropped has happened or not, and to do it again changes nothing.
+        let error = match tokio::time::timeout(PATIENCE, store.commit(lease, delta)).await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => error,
+            Err(_) => {
+                let message = format!("no answer within {PATIENCE:?}");
+                Error::new(ErrorKind::Timeout, "commit offsets", message)
+            }
         };
         attempts += 1;
         if error.kind() == ErrorKind::Fenced || !error.is_retryable() || attempts == ATTEMPTS_MAX {

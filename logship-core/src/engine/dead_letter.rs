@@ -1,11 +1,15 @@
 //! Hands what a destination refused to the lane's dead letter.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::budget::Gauge;
 use super::chunker::{Chunker, Input};
 use super::delivery::{Courier, Parcel};
-use crate::{Chunk, DeadLetter, Error, OnReject, Page, PageEnd, Partition, Query, Rejection, Start, Timestamp};
+use crate::chunk::Begins;
+use crate::{
+    Chunk, DeadLetter, Error, ErrorKind, LogRecord, OnReject, Page, PageEnd, Partition, Query, Rejection, Start,
+    Timestamp,
+};
 
 /// A lane's dead letter: an exporter with the engine's retries, splits and limits, and nothing behind it.
 #[derive(Debug)]
@@ -47,7 +51,7 @@ impl DeadLetterBox {
         refused: &[(usize, Rejection)],
     ) -> Result<Vec<Chunk>, Error> {
         let courier = &self.courier;
-        let mut letters = Vec::with_capacity(refused.len());
+        let mut letters: BTreeMap<Partition, Vec<LogRecord>> = BTreeMap::new();
         for (position, rejection) in refused {
             let Some(record) = chunk.records().nth(*position) else { continue };
             let letter = DeadLetter {
@@ -59,34 +63,36 @@ impl DeadLetterBox {
                 attempts: chunk.attempt(),
                 time: now,
             };
-            letters.push(letter.into_record()?);
+            let letter = letter.into_record()?;
+            letters.entry(letter.id.partition().clone()).or_default().push(letter);
         }
-        let Some(partition) = letters.first().map(|letter| letter.id.partition().clone()) else {
-            return Ok(Vec::new());
-        };
-        let begins = chunk.select(&refused.iter().map(|(position, _)| *position).collect::<Vec<_>>()).begins;
-        let page = Arc::new(Page::new(Partition::clone(&partition), letters, PageEnd::CaughtUp));
-        let encoded = courier.encoding.as_deref().map(|encoding| page.encoded(encoding));
-        let held = Arc::new(Arc::<Gauge>::default().hold(0));
-        let input = Input { partition: 0, page, from: 0, encoded, held };
         let encoding = courier.encoding.as_deref();
-        let mut chunker =
-            Chunker::new(Arc::clone(&courier.lane), courier.limits, Query::all(), encoding, OnReject::Stop);
-        chunker.add_partition(Start::Earliest);
-        let pushed = chunker.push(&input, None, now);
-        if let Some((at, rejection)) = pushed.refused.first() {
-            let message = format!("the dead letter does not take a record either: {rejection}");
-            let error = Error::new(crate::ErrorKind::Rejected, "write a dead letter", message);
-            return Err(match input.page.records().get(*at) {
-                Some(letter) => error.with("record", &letter.id),
-                None => error,
-            });
+        let mut chunker = Chunker::new(courier.identity(), courier.limits, Query::all(), encoding, OnReject::Stop);
+        let mut cuts = Vec::new();
+        for (number, (partition, letters)) in letters.into_iter().enumerate() {
+            let page = Arc::new(Page::new(partition, letters, PageEnd::CaughtUp));
+            let encoded = encoding.map(|encoding| page.encoded(encoding));
+            let bytes = page.bytes() + encoded.as_ref().map_or(0, |encoded| encoded.bytes());
+            let held = Arc::new(courier.gauge.hold(bytes));
+            let input = Input { partition: number, page, from: 0, encoded, held };
+            chunker.add_partition(Start::Earliest);
+            let pushed = chunker.push(&input, None, now);
+            if let Some((at, rejection)) = pushed.refused.first() {
+                let message = format!("the dead letter does not take a record either: {rejection}");
+                let error = Error::new(ErrorKind::Rejected, "write a dead letter", message);
+                return Err(match input.page.records().get(*at) {
+                    Some(letter) => error.with("record", &letter.id),
+                    None => error,
+                });
+            }
+            cuts.extend(pushed.cuts);
         }
-        let cuts = pushed.cuts.into_iter().chain(chunker.cut());
-        let mut chunks: Vec<Chunk> = cuts.map(|cut| cut.chunk).collect();
-        // The letters are known by where the refused records were.
-        if let Some(first) = chunks.first_mut() {
-            first.begins = begins;
+        cuts.extend(chunker.cut());
+        let mut chunks: Vec<Chunk> = cuts.into_iter().map(|cut| cut.chunk).collect();
+        for chunk in &mut chunks {
+            // What else is refused in this attempt may not be in another one, so letters are known by their first.
+            let first = chunk.heads().next().map(|letter| letter.position.detached());
+            chunk.begins = first.map(|first| Arc::new(Begins::Refused(first)));
         }
         Ok(chunks)
     }

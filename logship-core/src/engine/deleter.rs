@@ -169,7 +169,7 @@ impl Deleter {
         // Lanes choose among records as they see them.
         let by_content = self.lanes.iter().any(|(_, filter)| *filter != Query::all());
         let transforms = if by_content { Arc::clone(&self.transforms) } else { Arc::default() };
-        let page = page.prepared(&Preparation { transforms, before: None }, &[], true, |_| Buffer::default());
+        let page = page.prepared(&Preparation { transforms, until: None }, &[], true, |_| Buffer::default());
         let passed = page.records().iter().take_while(|record| *record.id.position() <= stretch.to);
         let is_shipped = |record: &&LogRecord| {
             let id = SeenIds::id_of(record.id.position());

@@ -13,6 +13,7 @@ use super::circuit::Circuit;
 use super::dead_letter::DeadLetterBox;
 use super::meter::Meter;
 use super::offload::CpuWork;
+use super::part::Part;
 use crate::outcome::Fate;
 use crate::progress::{Progress, ProgressSender};
 use crate::report::LaneReport;
@@ -24,6 +25,7 @@ use crate::{
 /// What all deliveries of a lane share.
 #[derive(Debug)]
 pub(crate) struct Courier {
+    pub(crate) offset_key: Arc<str>,
     pub(crate) lane: Arc<str>,
     pub(crate) exporter: Arc<dyn Exporter>,
     pub(crate) encoding: Option<Arc<dyn Encoding>>,
@@ -83,41 +85,12 @@ pub(crate) enum Standing {
     Finished,
 }
 
-/// Some records of the chunk, which are sent together.
-struct Part {
-    /// Their indexes in the chunk, ascending; `None` for all.
-    indexes: Option<Vec<usize>>,
-    chunk: Chunk,
-    /// Failed attempts without any record accepted.
-    failed: u32,
-    refreshed: bool,
-    held: Option<Held>,
-}
-
-impl Part {
-    fn index(&self, position: usize) -> usize {
-        self.indexes.as_ref().map_or(position, |indexes| indexes[position])
-    }
-
-    /// The records at these positions of this part, as a part of its own.
-    fn select(&self, positions: &[usize]) -> Part {
-        Part {
-            indexes: Some(positions.iter().map(|position| self.index(*position)).collect()),
-            chunk: self.chunk.select(positions),
-            failed: self.failed,
-            refreshed: self.refreshed,
-            held: None,
-        }
-    }
-
-    fn halves(&self) -> [Part; 2] {
-        let positions: Vec<usize> = (0..self.chunk.len()).collect();
-        let (first, second) = positions.split_at(positions.len() / 2);
-        [self.select(first), self.select(second)]
-    }
-}
-
 impl Courier {
+    /// What chunks of this lane say of where they are from.
+    pub(crate) fn identity(&self) -> (Arc<str>, Arc<str>) {
+        (Arc::clone(&self.offset_key), Arc::clone(&self.lane))
+    }
+
     /// Encodes and packs a chunk, ahead of its delivery.
     pub(crate) async fn pack(&self, mut parcel: Parcel) -> Result<Parcel, Error> {
         let Some(encoding) = self.encoding.clone().filter(|_| parcel.refused.is_empty()) else { return Ok(parcel) };
@@ -140,9 +113,11 @@ impl Courier {
 
     /// Sends a chunk until every record is accepted, refused for good, or given up.
     pub(crate) async fn deliver(&self, number: u64, parcel: Parcel) -> Delivered {
-        let Parcel { chunk, refused, held } = parcel;
+        let Parcel { mut chunk, refused, held } = parcel;
         let mut standing = vec![Standing::Open; chunk.len()];
         let whole = Part { indexes: None, chunk: chunk.clone(), failed: 0, refreshed: false, held };
+        // The body goes when its part does.
+        chunk.body = None;
         let mut parts = VecDeque::new();
         let mut error = None;
         if refused.is_empty() {
@@ -208,8 +183,11 @@ impl Courier {
         };
         self.meter.attempted(began.elapsed());
         part.chunk.recount(&mut self.lock().wire_bytes);
-        let worked =
-            matches!(&answer, Ok(outcome) if outcome.accepted_count() > 0 || outcome.rejected().next().is_some());
+        let worked = match &answer {
+            Ok(outcome) => outcome.accepted_count() > 0 || outcome.rejected().next().is_some(),
+            // It read the request and does not want it.
+            Err(error) => error.advice() == Advice::Split,
+        };
         if self.circuit.book(worked) {
             tracing::warn!(lane = %self.lane, "attempts fail one after another; from now on one is made at a time");
             self.lock().circuit_opened += 1;
@@ -232,6 +210,11 @@ impl Courier {
 
     /// The destination answered: each record has a fate.
     async fn settle(&self, part: Part, outcome: &Outcome, standing: &mut [Standing]) -> Result<Vec<Part>, Error> {
+        if outcome.is_all_accepted() && part.indexes.is_none() {
+            standing.fill(Standing::Finished);
+            self.count_accepted(&part.chunk, outcome);
+            return Ok(Vec::new());
+        }
         let mut refused: Vec<(usize, Rejection)> = Vec::new();
         let mut again: Vec<usize> = Vec::new();
         for position in 0..part.chunk.len() {
@@ -304,11 +287,11 @@ impl Courier {
     /// Records are refused for good: they are passed over, go to the dead letter, or stop the lane, as its options say.
     async fn reject(&self, part: &Part, refused: Vec<(usize, Rejection)>, standing: &mut [Standing]) -> Option<Error> {
         let (first, rejection) = refused.first()?;
-        let id = &part.chunk.records().nth(*first)?.id;
+        let id = part.chunk.ids().nth(*first)?;
         let error = rejected(&id.to_string(), rejection);
         match (self.options.on_reject, &self.dead_letter) {
             (OnReject::Stop, _) | (OnReject::DeadLetter, None) => {
-                self.lock().reject(id, rejection);
+                self.lock().reject(&id, rejection);
                 return Some(error);
             }
             (OnReject::Drop, _) => {}
@@ -321,11 +304,11 @@ impl Courier {
         }
         let mut report = self.lock();
         for (position, rejection) in &refused {
-            let Some(record) = part.chunk.records().nth(*position) else { continue };
+            let Some(id) = part.chunk.ids().nth(*position) else { continue };
             standing[part.index(*position)] = Standing::Finished;
             report.rejected += 1;
             report.left -= 1;
-            report.reject(&record.id, rejection);
+            report.reject(&id, rejection);
         }
         report.rejected_in_a_row += refused.len() as u64;
         let too_many = report.rejected_in_a_row >= self.options.rejected_in_a_row_max;

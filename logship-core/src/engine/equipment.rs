@@ -49,6 +49,7 @@ pub(super) fn courier(
         Box::new(DeadLetterBox { courier: courier(shipper, &lane, number, gauge, bodies, stop) })
     });
     Courier {
+        offset_key: Arc::from(shipper.offset_key.as_str()),
         lane: Arc::from(lane.id.as_str()),
         exporter: Arc::clone(&lane.exporter),
         encoding: lane.exporter.encoding(),
@@ -71,7 +72,13 @@ pub(super) fn courier(
         not_before: Mutex::new(None),
         paced_until: Mutex::new(None),
         circuit: Circuit::default(),
-        meter: Meter::new(&lane.id, lane.exporter.kind(), shipper.offset_key.as_str(), shipper.progress.board.clone()),
+        meter: Meter::new(
+            &lane.id,
+            lane.exporter.kind(),
+            shipper.offset_key.as_str(),
+            shipper.progress.board.clone(),
+            !shipper.is_plan,
+        ),
     }
 }
 

@@ -72,7 +72,7 @@ impl<'a> Intake<'a> {
     pub(crate) fn new(lane: &'a LaneContext) -> Self {
         let courier = &lane.courier;
         let chunker = Chunker::new(
-            Arc::clone(&courier.lane),
+            courier.identity(),
             courier.limits,
             courier.options.filter.clone(),
             courier.encoding.as_deref(),
@@ -96,12 +96,16 @@ impl<'a> Intake<'a> {
         intake
     }
 
-    /// Takes up new partitions, and reads on in those that had no more.
+    /// Takes up new partitions, and reads on in those that had no more. One that is not listed any more is read to its
+    /// end, and then left alone: a file may be gone, and a stream that has ended costs a request each time.
     pub(crate) fn look_around(&mut self) {
         let (seen, news) = self.lane.news.get();
         self.news_seen = seen;
         for partition in news.partitions.iter() {
-            if self.numbers.contains_key(partition) {
+            if let Some(number) = self.numbers.get(partition) {
+                if std::mem::take(&mut self.partitions[*number].caught_up) {
+                    self.ready.push_back(*number);
+                }
                 continue;
             }
             let number = self.partitions.len();
@@ -118,11 +122,6 @@ impl<'a> Intake<'a> {
                 skipped_to: None,
                 watch,
             });
-        }
-        for (number, reading) in self.partitions.iter_mut().enumerate() {
-            if std::mem::take(&mut reading.caught_up) {
-                self.ready.push_back(number);
-            }
         }
     }
 
@@ -175,7 +174,7 @@ impl<'a> Intake<'a> {
                 return Err(error);
             }
         };
-        let Taken { page, from } = taken;
+        let Taken { page, from, .. } = taken;
         let reading = &mut self.partitions[number];
         reading.caught_up = page.end() == PageEnd::CaughtUp;
         if let Some(next) = page.next() {
@@ -345,7 +344,7 @@ fn position(start: &Start) -> Option<Cursor> {
 /// Reads a page and encodes it; tries again while the source is merely unavailable.
 async fn fetch(lane: &LaneContext, number: usize, partition: Partition, start: Start) -> Fetched {
     let mut attempts = 0;
-    let taken = loop {
+    let mut taken = loop {
         let error = match lane.reader.page(lane.number, &partition, &start).await {
             Ok(taken) => break taken,
             Err(error) => error,
@@ -363,17 +362,14 @@ async fn fetch(lane: &LaneContext, number: usize, partition: Partition, start: S
         tokio::time::sleep(delay).await;
     };
     let encoded = match lane.courier.encoding.clone() {
-        Some(encoding) if !taken.page.is_empty() => match taken.page.find_encoded(encoding.key()) {
-            Some(encoded) => Some(encoded),
-            None => {
-                let page = Arc::clone(&taken.page);
-                match lane.courier.cpu.run(move || page.encoded(encoding.as_ref())).await {
-                    Ok(encoded) => Some(encoded),
-                    Err(error) => return (number, Err(error)),
-                }
+        Some(encoding) if taken.encoded.is_none() && !taken.page.is_empty() => {
+            let page = Arc::clone(&taken.page);
+            match lane.courier.cpu.run(move || page.encoded(encoding.as_ref())).await {
+                Ok(encoded) => Some(encoded),
+                Err(error) => return (number, Err(error)),
             }
-        },
-        _ => None,
+        }
+        _ => taken.encoded.take(),
     };
     (number, Ok((taken, encoded)))
 }

@@ -11,16 +11,17 @@ use crate::{LaneReport, Timestamp};
 pub(crate) struct Meter {
     board: Board,
     #[cfg(feature = "metrics")]
-    recorded: recorded::Recorded,
+    recorded: Option<recorded::Recorded>,
 }
 
 impl Meter {
+    /// `records` is not set for a run that only says what it would do.
     #[cfg_attr(not(feature = "metrics"), allow(unused_variables, reason = "there is nothing to label"))]
-    pub(crate) fn new(lane: &str, kind: &'static str, offset_key: &str, board: Board) -> Self {
+    pub(crate) fn new(lane: &str, kind: &'static str, offset_key: &str, board: Board, records: bool) -> Self {
         Meter {
             board,
             #[cfg(feature = "metrics")]
-            recorded: recorded::Recorded::new(lane, kind, offset_key),
+            recorded: records.then(|| recorded::Recorded::new(lane, kind, offset_key)),
         }
     }
 
@@ -29,14 +30,18 @@ impl Meter {
     pub(crate) fn publish(&self, report: &LaneReport, now: Timestamp) {
         self.board.counts(report);
         #[cfg(feature = "metrics")]
-        self.recorded.publish(report, now);
+        if let Some(recorded) = &self.recorded {
+            recorded.publish(report, now);
+        }
     }
 
     /// A request took so long.
     #[cfg_attr(not(feature = "metrics"), allow(unused_variables, clippy::unused_self, reason = "nothing is recorded"))]
     pub(crate) fn attempted(&self, took: Duration) {
         #[cfg(feature = "metrics")]
-        self.recorded.attempted(took);
+        if let Some(recorded) = &self.recorded {
+            recorded.attempted(took);
+        }
     }
 }
 

@@ -16,6 +16,7 @@ mod ledger;
 mod meter;
 mod offload;
 mod outbox;
+mod part;
 mod reader;
 mod signal;
 
@@ -66,11 +67,20 @@ pub(crate) async fn run(shipper: &LogShipper, mode: Mode, stop: CancellationToke
         shipper.source.delete(&[]).await?;
     }
     let owner = format!("process {}", std::process::id());
+    let asked = Instant::now();
     let lease = shipper.store.acquire(&shipper.offset_key, &owner, shipper.lease_ttl).await?;
     let guard = LeaseGuard { store: Arc::clone(&shipper.store), lease: Some(lease.clone()) };
     // Of the worst level, so that it is there wherever any event is, and what happens inside can be told apart.
     let span = tracing::error_span!("logship", offset_key = %shipper.offset_key, epoch = lease.epoch);
-    let result = Run { shipper, mode, lease }.ship(stop).instrument(span).await;
+    let run = Run { shipper, mode, lease };
+    let result = async {
+        tokio::select! {
+            biased;
+            error = run.keep_lease(asked) => Err(error),
+            report = run.ship(stop) => report,
+        }
+    };
+    let result = result.instrument(span).await;
     if result.is_err() {
         shipper.progress.board.failed();
     }
@@ -86,10 +96,12 @@ struct LeaseGuard {
 
 impl LeaseGuard {
     async fn release(mut self) {
-        if let Some(lease) = &self.lease
-            && let Err(error) = self.store.release(lease).await
-        {
-            tracing::warn!(%error, "the lease could not be given back; it expires by itself");
+        if let Some(lease) = &self.lease {
+            match tokio::time::timeout(committer::PATIENCE, self.store.release(lease)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "the lease could not be given back; it expires by itself"),
+                Err(_) => tracing::warn!("the lease could not be given back in time; it expires by itself"),
+            }
         }
         self.lease = None;
     }
@@ -218,8 +230,7 @@ impl Run<'_> {
         }
     }
 
-    /// Waits for the lanes, and for what they have to be deleted; commits what they finish, and keeps the lease
-    /// meanwhile.
+    /// Waits for the lanes, and for what they have to be deleted, and commits what they finish.
     async fn wait(
         &self,
         team: &mut Team,
@@ -230,7 +241,6 @@ impl Run<'_> {
         let shipper = self.shipper;
         let lanes_ended = CancellationToken::new();
         let deadline = shipper.deadline.map(|deadline| began + deadline.saturating_sub(shipper.grace));
-        let keep = self.keep_lease();
         let commit = team.committer.run(shipper.store.as_ref(), &self.lease);
         let watch = self.watch_source(&team.news);
         let delete = async {
@@ -242,7 +252,7 @@ impl Run<'_> {
                 }
             }
         };
-        tokio::pin!(keep, commit, watch, delete);
+        tokio::pin!(commit, watch, delete);
         let mut deletion: Option<Option<Deletion>> = None;
         loop {
             if lanes_ended.is_cancelled()
@@ -253,7 +263,6 @@ impl Run<'_> {
             tokio::select! {
                 biased;
                 error = &mut commit => return Err(error),
-                error = &mut keep => return Err(error),
                 joined = team.tasks.join_next(), if !lanes_ended.is_cancelled() => match joined {
                     None => lanes_ended.cancel(),
                     Some(Ok((number, status))) => drop(team.ended.insert(number, (status, began.elapsed()))),
@@ -297,24 +306,32 @@ impl Run<'_> {
         Ok((offsets, refusals))
     }
 
-    /// Renews the lease for as long as the run lasts. Returns when it is lost, or may be.
-    async fn keep_lease(&self) -> Error {
+    /// Renews the lease, which was asked for at this time, for as long as the run lasts. Returns when it is lost, or may
+    /// be.
+    async fn keep_lease(&self, mut renewed: Instant) -> Error {
         let ttl = self.shipper.lease_ttl;
-        let mut renewed = Instant::now();
+        let patience = ttl / 6;
+        let mut next = renewed + ttl / 3;
         loop {
-            tokio::time::sleep(ttl / 3).await;
+            tokio::time::sleep_until(next).await;
             let asked = Instant::now();
-            match tokio::time::timeout(ttl / 3, self.shipper.store.renew(&self.lease, ttl)).await {
-                Ok(Ok(())) => renewed = asked,
+            match tokio::time::timeout(patience, self.shipper.store.renew(&self.lease, ttl)).await {
+                Ok(Ok(())) => {
+                    renewed = asked;
+                    next = renewed + ttl / 3;
+                    continue;
+                }
                 Ok(Err(error)) if error.kind() == ErrorKind::Fenced || !error.is_retryable() => return error,
                 Ok(Err(error)) => tracing::warn!(%error, "the lease could not be renewed; trying again"),
                 Err(_) => tracing::warn!("the lease could not be renewed in time; trying again"),
             }
-            // Shipping on with a lease that somebody else may hold would send everything twice.
-            if renewed.elapsed() + ttl / 3 >= ttl {
+            // Shipping on with a lease that somebody else may hold would send everything twice, so there is to be time
+            // for one more try, and for what is under way to end.
+            if renewed.elapsed() + 2 * patience > ttl {
                 return Error::new(ErrorKind::Fenced, "renew the lease", "it could not be renewed before it expired")
                     .with("offset_key", &self.shipper.offset_key);
             }
+            next = Instant::now() + patience;
         }
     }
 

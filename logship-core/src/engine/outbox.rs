@@ -219,7 +219,7 @@ impl<'a> Outbox<'a> {
                     let records = match open.late {
                         true => {
                             let finished = finished(&chunk, &standing, partition);
-                            let note = late::late(finished.clone().map(Head::of));
+                            let note = late::late(finished.clone());
                             ledger.broken(number, |_| note.map(|note| Change { cursor: None, notes: vec![note] }));
                             finished.count()
                         }
@@ -333,15 +333,15 @@ fn finished<'c>(
     chunk: &'c Chunk,
     standing: &'c [Standing],
     partition: &'c Partition,
-) -> impl Iterator<Item = &'c crate::LogRecord> + Clone {
-    let of_partition = chunk.records().zip(standing).filter(move |(record, _)| record.id.partition() == partition);
-    of_partition.filter(|(_, standing)| **standing == Standing::Finished).map(|(record, _)| record)
+) -> impl Iterator<Item = Head<'c>> + Clone {
+    let of_partition = chunk.places().zip(standing).filter(move |((of, _), _)| *of == partition);
+    of_partition.filter(|(_, standing)| **standing == Standing::Finished).map(|((_, head), _)| head)
 }
 
 /// The records of a partition before the first unfinished one: how many, and the position of the last.
 fn finished_prefix(chunk: &Chunk, standing: &[Standing], partition: &Partition) -> (usize, Option<Cursor>) {
-    let of_partition = chunk.records().zip(standing).filter(|(record, _)| record.id.partition() == partition);
+    let of_partition = chunk.places().zip(standing).filter(|((of, _), _)| *of == partition);
     let prefix = of_partition.take_while(|(_, standing)| **standing == Standing::Finished);
-    let positions = prefix.map(|(record, _)| record.id.position());
+    let positions = prefix.map(|((_, head), _)| head.position);
     positions.fold((0, None), |(records, _), position| (records + 1, Some(position.detached())))
 }

@@ -12,7 +12,8 @@ use futures::future::{BoxFuture, Shared, WeakShared};
 use super::budget::Gauge;
 use super::buffers::Buffers;
 use super::offload::CpuWork;
-use crate::page::{Head, Preparation};
+use crate::encoding::EncodedPage;
+use crate::page::{Head, Preparation, Until};
 use crate::{
     ArrivalOrder, Clock, Cursor, Encoding, Error, ErrorKind, Page, PageEnd, PageLimits, Partition, Query, Source,
     Start, Timestamp, Transform,
@@ -23,6 +24,8 @@ use crate::{
 pub(crate) struct Taken {
     pub(crate) page: Arc<Page>,
     pub(crate) from: usize,
+    /// The page in the lane's form, where that was made with the page.
+    pub(crate) encoded: Option<Arc<EncodedPage>>,
 }
 
 /// Reads on demand of lanes. A page that another lane will want is kept, within the bytes set aside for that; two
@@ -42,7 +45,7 @@ pub(crate) struct ReaderOptions {
     /// Where records may appear late, those of the last so much time wait.
     pub(crate) settle: Duration,
     /// Records of this time or later are not shipped.
-    pub(crate) until: Option<Timestamp>,
+    pub(crate) until: Option<Until>,
     /// In what form each lane wants records, by its number.
     pub(crate) forms: Vec<Form>,
     /// What every record goes through before a lane sees it.
@@ -71,6 +74,8 @@ struct Inner {
     records: AtomicU64,
     windows: Mutex<BTreeMap<Partition, Window>>,
     retained: AtomicUsize,
+    /// Lanes that want nothing more.
+    left: Mutex<BTreeSet<usize>>,
 }
 
 type Read = Shared<BoxFuture<'static, Result<Arc<Page>, Arc<Error>>>>;
@@ -79,17 +84,24 @@ type WeakRead = WeakShared<BoxFuture<'static, Result<Arc<Page>, Arc<Error>>>>;
 /// What is known about one partition.
 #[derive(Default)]
 struct Window {
-    /// Kept pages, oldest first, and where each was read from.
-    pages: VecDeque<(Start, Arc<Page>)>,
+    /// Kept pages, oldest first.
+    pages: VecDeque<Kept>,
     /// Reads under way. Each lives as long as a lane waits for it.
     reading: Vec<(Start, WeakRead)>,
     /// How far each lane has come.
     positions: BTreeMap<usize, Cursor>,
-    /// Lanes that want nothing more.
-    left: BTreeSet<usize>,
     /// What the source said of the time before which nothing appears, until there is a page that is not the last:
     /// that time only moves on.
     horizon: Option<Option<Timestamp>>,
+}
+
+/// A page that is kept for lanes that follow.
+struct Kept {
+    /// Where it was read from.
+    start: Start,
+    page: Arc<Page>,
+    /// What it was counted as.
+    bytes: usize,
 }
 
 impl Reader {
@@ -103,6 +115,7 @@ impl Reader {
             records: AtomicU64::new(0),
             windows: Mutex::default(),
             retained: AtomicUsize::new(0),
+            left: Mutex::default(),
         };
         Reader { shared: Arc::new(shared) }
     }
@@ -116,26 +129,24 @@ impl Reader {
         let read = {
             let mut windows = self.shared.lock();
             let window = windows.entry(partition.clone()).or_default();
-            if let Some(taken) = window.find(start) {
-                self.shared.passed(window, lane, &taken.page);
-                return Ok(taken);
+            if let Some((page, from)) = window.find(start) {
+                return Ok(self.shared.take(window, lane, page, from));
             }
             self.shared.read(window, lane, partition, start)
         };
         let page = read.await.map_err(|error| error.duplicate())?;
         let mut windows = self.shared.lock();
         let window = windows.entry(partition.clone()).or_default();
-        self.shared.passed(window, lane, &page);
-        Ok(Taken { page, from: 0 })
+        Ok(self.shared.take(window, lane, page, 0))
     }
 
     /// The lane of this number wants nothing more: nothing is kept for it.
     pub(crate) fn leave(&self, lane: usize) {
         self.shared.lanes.fetch_sub(1, Ordering::Relaxed);
+        self.shared.left.lock().unwrap_or_else(PoisonError::into_inner).insert(lane);
         let mut windows = self.shared.lock();
         for window in windows.values_mut() {
             window.positions.remove(&lane);
-            window.left.insert(lane);
             self.shared.trim(window);
         }
     }
@@ -169,11 +180,12 @@ impl Inner {
 
     /// The lanes that will want what is behind `start`: the one that asks, and whichever is not known to have passed it.
     fn not_ahead(&self, window: &Window, lane: usize, start: &Start) -> Vec<usize> {
+        let left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
         let is_behind = |other: &usize| match (window.positions.get(other), start) {
             _ if *other == lane => true,
             (Some(position), Start::After(start)) => position <= start,
             (Some(_), _) => false,
-            (None, _) => !window.left.contains(other),
+            (None, _) => !left.contains(other),
         };
         (0..self.options.forms.len()).filter(is_behind).collect()
     }
@@ -181,8 +193,9 @@ impl Inner {
     /// Transforms and encodes a page, in one go while its records are at hand.
     async fn prepare(&self, page: Page, lanes: &[usize]) -> Result<Page, Error> {
         let transforms = Arc::clone(&self.options.transforms);
-        let before = self.options.until.filter(|_| self.source.arrival_order() == ArrivalOrder::Total);
-        let preparation = Preparation { transforms, before };
+        // Elsewhere the source itself gives nothing of that time.
+        let until = self.options.until.filter(|_| self.source.arrival_order() == ArrivalOrder::Total);
+        let preparation = Preparation { transforms, until };
         let forms = lanes.iter().map(|lane| &self.options.forms[*lane]);
         let looks = forms.clone().any(|form| form.looks || form.encoding.is_none());
         let mut encodings: Vec<Arc<dyn Encoding>> = Vec::new();
@@ -219,8 +232,9 @@ impl Inner {
             window.horizon = None;
         }
         if !page.is_empty() && self.is_wanted(window, &page) {
-            self.retained.fetch_add(page.bytes(), Ordering::Relaxed);
-            window.pages.push_back((start, Arc::clone(&page)));
+            let bytes = page.bytes() + page.encoded_bytes();
+            self.retained.fetch_add(bytes, Ordering::Relaxed);
+            window.pages.push_back(Kept { start, page: Arc::clone(&page), bytes });
             self.trim(window);
         }
         Ok(page)
@@ -239,7 +253,7 @@ impl Inner {
         };
         // A record of this very moment has happened.
         let settled = now.saturating_sub(self.options.settle).saturating_add(Duration::from_nanos(1));
-        Ok([horizon, self.options.until].into_iter().flatten().fold(settled, Timestamp::min))
+        Ok([horizon, self.options.until.map(|until| until.time)].into_iter().flatten().fold(settled, Timestamp::min))
     }
 
     /// Whether some lane has not come to the end of a page. The lane that reads it has not, either.
@@ -251,29 +265,34 @@ impl Inner {
         lanes.saturating_sub(ahead) > 1
     }
 
-    /// A lane has taken a page.
-    fn passed(&self, window: &mut Window, lane: usize, page: &Page) {
+    /// A lane takes a page, in its own form.
+    fn take(&self, window: &mut Window, lane: usize, page: Arc<Page>, from: usize) -> Taken {
+        let encoding = self.options.forms[lane].encoding.as_ref();
+        let encoded = encoding.and_then(|encoding| page.find_encoded(encoding.key()));
         if let Some(next) = page.next() {
             window.positions.insert(lane, next.clone());
         }
         self.trim(window);
+        Taken { page, from, encoded }
     }
 
     /// Forgets pages that every lane has had, and the oldest ones that are more than may be kept.
     fn trim(&self, window: &mut Window) {
         let lanes = self.lanes.load(Ordering::Relaxed);
         let Window { pages, positions, .. } = window;
-        pages.retain(|(_, page)| {
+        pages.retain(|Kept { page, bytes, .. }| {
             let had = positions.values().filter(|position| page.next().is_none_or(|end| *position >= end)).count();
             let keep = had < lanes;
             if !keep {
-                self.retained.fetch_sub(page.bytes(), Ordering::Relaxed);
+                self.retained.fetch_sub(*bytes, Ordering::Relaxed);
+                // A lane that holds the page on pays for its own form of it, and for no other.
+                page.forget_encoded();
             }
             keep
         });
         while self.retained.load(Ordering::Relaxed) > self.options.retained_max {
-            let Some((_, page)) = pages.pop_front() else { break };
-            self.retained.fetch_sub(page.bytes(), Ordering::Relaxed);
+            let Some(Kept { bytes, .. }) = pages.pop_front() else { break };
+            self.retained.fetch_sub(bytes, Ordering::Relaxed);
         }
     }
 
@@ -313,10 +332,10 @@ impl Inner {
 
 impl Window {
     /// A kept page that begins at or spans `start`.
-    fn find(&self, start: &Start) -> Option<Taken> {
-        self.pages.iter().find_map(|(from, page)| {
+    fn find(&self, start: &Start) -> Option<(Arc<Page>, usize)> {
+        self.pages.iter().find_map(|Kept { start: from, page, .. }| {
             if from == start {
-                return Some(Taken { page: Arc::clone(page), from: 0 });
+                return Some((Arc::clone(page), 0));
             }
             let Start::After(cursor) = start else { return None };
             let first = page.heads().next()?.position;
@@ -327,7 +346,7 @@ impl Window {
             };
             (begins_before && page.next().is_some_and(|end| cursor < end)).then(|| {
                 let from = page.heads().take_while(|record| record.position <= cursor).count();
-                Taken { page: Arc::clone(page), from }
+                (Arc::clone(page), from)
             })
         })
     }

@@ -116,6 +116,11 @@ impl JsonlSource {
         Ok(files)
     }
 
+    /// Whether the configuration names this file, and does not merely find it in a folder.
+    fn is_named(&self, partition: &Partition) -> bool {
+        self.config.paths.iter().any(|path| path == Path::new(partition.as_str()))
+    }
+
     fn page(&self, partition: &Partition, start: &Start, query: &Query, limits: PageLimits) -> Result<Page, Error> {
         let path = Path::new(partition.as_str());
         let from = match start {
@@ -408,8 +413,14 @@ impl Source for JsonlSource {
         query: &Query,
         limits: PageLimits,
     ) -> Result<Page, Error> {
-        let (source, partition, start, query) = (self.clone(), partition.clone(), start.clone(), query.clone());
-        blocking(move || source.page(&partition, &start, &query, limits)).await
+        let (source, from, start, query) = (self.clone(), partition.clone(), start.clone(), query.clone());
+        match blocking(move || source.page(&from, &start, &query, limits)).await {
+            Err(error) if error.kind() == ErrorKind::NotFound && !self.is_named(partition) => {
+                tracing::warn!(%error, "a file of logs was removed before it was known to be read to its end");
+                Ok(Page::ending_at(partition.clone(), Vec::new(), None, PageEnd::CaughtUp))
+            }
+            page => page,
+        }
     }
 
     async fn check(&self) -> Result<(), Error> {

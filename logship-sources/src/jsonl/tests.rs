@@ -99,6 +99,9 @@ async fn a_file_that_is_written_anew_or_missing_is_said() {
     std::fs::write(dir.path().join("a.jsonl"), b"{\"msg\":\"other, and longer\"}\n").unwrap();
     let error = source.page(&partition, &start, &Query::all(), ALL).unwrap_err();
     assert!(error.to_string().contains("no line ends at byte 24"), "{error}");
+    std::fs::remove_file(dir.path().join("a.jsonl")).unwrap();
+    // Of one that is found in a folder nobody has said that it stays.
+    assert!(source.read(&partition, &start, &Query::all(), ALL).await.unwrap().is_empty());
     let missing = JsonlConfig { paths: vec!["/nowhere/a.jsonl".into()], fields: JsonlFields::default() };
     let error = JsonlSource::new(missing).unwrap().check().await.unwrap_err().to_string();
     assert!(error.contains("/nowhere/a.jsonl"), "{error}");

@@ -37,7 +37,7 @@ pub(crate) const POLLS_MAX: usize = 64;
 
 /// Polls a future so many times, then drops it. Between two polls it is waited for as anybody would, so that the n-th
 /// poll is where the future has come to its n-th await. `Some` if it was ready before.
-pub(crate) async fn cut<F: Future>(future: F, polls: usize) -> Option<F::Output> {
+pub async fn cut<F: Future>(future: F, polls: usize) -> Option<F::Output> {
     let mut future = pin!(future);
     let mut left = polls;
     poll_fn(|context| {

@@ -10,7 +10,7 @@ use logship_core::{
     Limits, LogRecord, Outcome, RecordId, Unencodable,
 };
 
-use super::world::World;
+use super::world::{World, key};
 
 /// A destination whose store is in the world.
 #[derive(Clone)]
@@ -152,7 +152,8 @@ impl SimExporter {
         let mut outcome = Outcome::builder(chunk.len());
         for (index, record) in chunk.records().enumerate() {
             let (partition, number) = (record.id.partition().as_str(), record.id.position().as_number());
-            if self.refuses && record.attribute("poison").is_some() {
+            let fate = if partial { state.rng.u32(0..4) } else { 3 };
+            if fate != 0 && self.refuses && record.attribute("poison").is_some() {
                 if !self.has_dead_letter {
                     destination.refuse(partition, number);
                 }
@@ -160,7 +161,7 @@ impl SimExporter {
                 state.coverage.insert("a record was refused");
                 continue;
             }
-            match if partial { state.rng.u32(0..4) } else { 3 } {
+            match fate {
                 0 => outcome.retry(index),
                 1 => {
                     // Stored, and not named.
@@ -195,6 +196,10 @@ impl Exporter for SimDeadLetter {
         Limits::none().chunk_records_max(2)
     }
 
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::none().idempotency(Idempotency::PerChunk)
+    }
+
     async fn export(&self, chunk: &Chunk) -> Result<Outcome, Error> {
         self.world.step(self.generation).await;
         if chunk.len() > 2 {
@@ -210,6 +215,8 @@ impl Exporter for SimDeadLetter {
         if letters.len() != chunk.len() {
             self.world.violation(format!("the dead letter of {} got something else than letters", self.lane));
         }
+        let object = format!("{:?} of {:?}", chunk.begins(), chunk.partition());
+        let mut rows = Vec::new();
         for letter in letters {
             let (partition, number) = (letter.record.id.partition().as_str(), letter.record.id.position().as_number());
             if self.world.wanted_text(partition, number).as_deref() != letter.record.body.as_str() {
@@ -220,10 +227,14 @@ impl Exporter for SimDeadLetter {
             } else {
                 "a dead letter was taken"
             });
+            rows.push(key(partition, number));
             let state = &mut *self.world.lock();
             if let Some(destination) = state.destinations.get_mut(&self.lane) {
                 destination.refuse(partition, number);
             }
+        }
+        if let Some(destination) = self.world.lock().destinations.get_mut(&self.lane) {
+            destination.letters.insert(object, rows);
         }
         self.world.step(self.generation).await;
         Ok(Outcome::all_accepted(chunk.len()))

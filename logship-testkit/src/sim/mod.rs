@@ -431,6 +431,12 @@ fn unmet(world: &World, plan: &Plan) -> Vec<String> {
             violations.push(format!("P8: {} got {partition} out of order", plan.id));
         }
     }
+    if plan.dead_letter {
+        let letters: BTreeSet<_> = destination.letters.values().flatten().collect();
+        for row in destination.refused.iter().filter(|row| !letters.contains(row)) {
+            violations.push(format!("P10: the letter of row {row:?} of {} was replaced by another", plan.id));
+        }
+    }
     let mut seen = BTreeSet::new();
     // A clock that was set back makes rows wait which were shipped before a crash, and what is shipped next begins
     // elsewhere.

@@ -97,6 +97,8 @@ pub(crate) struct Destination {
     pub(crate) owed: BTreeMap<String, BTreeSet<i64>>,
     /// Rows it refused for good.
     pub(crate) refused: HashSet<RowKey>,
+    /// What each object of its dead letter holds.
+    pub(crate) letters: BTreeMap<String, Vec<RowKey>>,
     /// Rows in the order in which they first arrived, by partition.
     pub(crate) arrivals: BTreeMap<String, Vec<i64>>,
     pub(crate) requests: u64,
