@@ -7,6 +7,7 @@ use logship_testkit::strict::cloudwatch::StrictCloudWatch;
 use logship_testkit::strict::datadog::StrictDatadog;
 use logship_testkit::strict::elasticsearch::StrictElasticsearch;
 use logship_testkit::strict::gcp_logging::StrictGcpLogging;
+use logship_testkit::strict::http::StrictHttp;
 use logship_testkit::strict::loggly::StrictLoggly;
 use logship_testkit::strict::logzio::StrictLogzio;
 use logship_testkit::strict::loki::StrictLoki;
@@ -16,12 +17,13 @@ use logship_testkit::strict::otlp::StrictOtlp;
 use logship_testkit::strict::splunk::StrictSplunk;
 
 /// What there is, and the port of each unless another is given.
-const DESTINATIONS: [(&str, u16); 12] = [
+const DESTINATIONS: [(&str, u16); 13] = [
     ("azure_monitor", 8284),
     ("cloudwatch", 4586),
     ("datadog", 8282),
     ("elasticsearch", 9200),
     ("gcp_logging", 8285),
+    ("http", 8090),
     ("loggly", 8080),
     ("logzio", 8070),
     ("loki", 3100),
@@ -56,6 +58,7 @@ async fn main() -> io::Result<()> {
             let server = StrictGcpLogging::start_on(port).await?;
             serve(name, server, |server| format!("{}, key {}", server.url(), server.service_account_key())).await
         }
+        "http" => serve(name, StrictHttp::start_on(port).await?, |server| server.url()).await,
         // Where a token is needed it is `token`.
         "loggly" => serve(name, StrictLoggly::start_on(port, "token").await?, |server| server.url()).await,
         "logzio" => serve(name, StrictLogzio::start_on(port, "token").await?, |server| server.url()).await,
