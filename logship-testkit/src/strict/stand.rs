@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::{HeaderMap, HeaderValue, Response, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, header};
 use bytes::Bytes;
 use futures::StreamExt;
 use http_body_util::{BodyExt, Full};
@@ -65,17 +65,16 @@ pub struct Reply {
     pub content_type: &'static str,
     /// The body.
     pub body: Bytes,
-    /// Further headers.
-    pub headers: HeaderMap,
+    /// Further headers, by their names in lower case.
+    pub headers: Vec<(&'static str, String)>,
     /// What comes behind the body, where the protocol has that.
-    pub trailers: HeaderMap,
+    pub trailers: Vec<(&'static str, String)>,
 }
 
 impl Reply {
     /// This status with this body.
     pub fn of(status: u16, content_type: &'static str, body: impl Into<Bytes>) -> Self {
-        let (headers, trailers) = (HeaderMap::new(), HeaderMap::new());
-        Reply { status, content_type, body: body.into(), headers, trailers }
+        Reply { status, content_type, body: body.into(), headers: Vec::new(), trailers: Vec::new() }
     }
 
     /// This status with a body of JSON.
@@ -94,11 +93,9 @@ impl Reply {
         Reply::of(status, "text/html", "<html>sign in first</html>")
     }
 
-    /// With one more header, if this can be its value.
+    /// With one more header.
     pub(super) fn with(mut self, name: &'static str, value: &str) -> Self {
-        if let Ok(value) = HeaderValue::try_from(value) {
-            self.headers.append(name, value);
-        }
+        self.headers.push((name, value.to_owned()));
         self
     }
 }
@@ -432,10 +429,10 @@ async fn answer_with_fault<D: Destination>(
 }
 
 fn respond(reply: &Reply) -> Response<Body> {
-    let body = match reply.trailers.is_empty() {
-        true => Body::from(reply.body.clone()),
-        false => {
-            let trailers = reply.trailers.clone();
+    let body = match reply.trailers.as_slice() {
+        [] => Body::from(reply.body.clone()),
+        trailers => {
+            let trailers = header_map(trailers);
             Body::new(Full::new(reply.body.clone()).with_trailers(async move { Some(Ok(trailers)) }))
         }
     };
@@ -443,6 +440,17 @@ fn respond(reply: &Reply) -> Response<Body> {
     if reply.content_type.is_empty() {
         response.headers_mut().remove(header::CONTENT_TYPE);
     }
-    response.headers_mut().extend(reply.headers.clone());
+    response.headers_mut().extend(header_map(&reply.headers));
     response
+}
+
+/// Without those that cannot be sent.
+fn header_map(headers: &[(&'static str, String)]) -> HeaderMap {
+    let mut map = HeaderMap::new();
+    for (name, value) in headers {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            map.append(HeaderName::from_static(name), value);
+        }
+    }
+    map
 }

@@ -1,6 +1,5 @@
 //! Answers in the protocol's three forms.
 
-use axum::http::HeaderValue;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
 use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsPartialSuccess, ExportLogsServiceResponse};
@@ -66,7 +65,7 @@ pub(super) fn success(form: Form, verdict: &Verdict) -> Reply {
             framed.extend_from_slice(&(message.len() as u32).to_be_bytes());
             framed.extend(message);
             let mut reply = Reply::of(200, "application/grpc", framed);
-            reply.trailers.insert("grpc-status", HeaderValue::from_static("0"));
+            reply.trailers.push(("grpc-status", "0".to_owned()));
             reply
         }
     }
