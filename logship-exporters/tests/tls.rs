@@ -296,7 +296,7 @@ async fn over_grpc_new_files_are_taken_up_too() {
     exporter.check().await.unwrap();
     files.put_client(&second);
     exporter.check().await.unwrap();
-    assert_eq!(*seen.lock().unwrap(), [first.certificate.clone()], "one connection, as long as nothing is looked at");
+    assert_eq!(seen.lock().unwrap().len(), 1, "one connection, as long as nothing is looked at");
     pass(Duration::from_secs(61)).await;
     exporter.check().await.unwrap();
     assert_eq!(*seen.lock().unwrap(), [first.certificate, second.certificate]);

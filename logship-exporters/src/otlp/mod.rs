@@ -174,7 +174,7 @@ pub struct Otlp {
 #[derive(Debug)]
 enum Transport {
     Http(Delivery),
-    Grpc(Calls),
+    Grpc(Box<Calls>),
 }
 
 pub(crate) fn register(registry: &mut Registry) {
@@ -202,7 +202,7 @@ impl Otlp {
         }
         let headers = headers(&config, url_auth.as_ref(), &context)?;
         let transport = match config.protocol {
-            OtlpProtocol::Grpc => Transport::Grpc(Calls::new(OPERATION, &url, &config.connection, &context)?),
+            OtlpProtocol::Grpc => Transport::Grpc(Calls::new(OPERATION, &url, &config.connection, &context)?.into()),
             _ => Transport::Http(Delivery::new(OPERATION, &config.connection, &context)?),
         };
         let encoding: Arc<dyn Encoding> = match config.protocol {
