@@ -8,16 +8,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, header};
+use axum::http::{HeaderMap, Response, header};
 use bytes::Bytes;
 use futures::StreamExt;
-use http_body_util::{BodyExt, Full};
 use serde_json::Value;
 use tokio::sync::watch;
 
 use super::faults::{Fault, Items, Script, SeenRequest};
 use super::server::{Line, Server};
-use super::wire::{Unreadable, answer, parse_query, proxy_page, read_up_to, truncated, unpack_as};
+use super::wire::{Unreadable, answer, parse_query, proxy_page, read_up_to, respond, truncated, unpack_as};
 
 /// More than any destination takes.
 const BODY_BYTES_MAX: usize = 256 * 1024 * 1024;
@@ -426,31 +425,4 @@ async fn answer_with_fault<D: Destination>(
             Response::default()
         }
     }
-}
-
-fn respond(reply: &Reply) -> Response<Body> {
-    let body = match reply.trailers.as_slice() {
-        [] => Body::from(reply.body.clone()),
-        trailers => {
-            let trailers = header_map(trailers);
-            Body::new(Full::new(reply.body.clone()).with_trailers(async move { Some(Ok(trailers)) }))
-        }
-    };
-    let mut response = answer(reply.status, reply.content_type, body);
-    if reply.content_type.is_empty() {
-        response.headers_mut().remove(header::CONTENT_TYPE);
-    }
-    response.headers_mut().extend(header_map(&reply.headers));
-    response
-}
-
-/// Without those that cannot be sent.
-fn header_map(headers: &[(&'static str, String)]) -> HeaderMap {
-    let mut map = HeaderMap::new();
-    for (name, value) in headers {
-        if let Ok(value) = HeaderValue::try_from(value) {
-            map.append(HeaderName::from_static(name), value);
-        }
-    }
-    map
 }

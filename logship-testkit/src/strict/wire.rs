@@ -3,9 +3,12 @@
 use std::io::{self, Read};
 
 use axum::body::Body;
-use axum::http::{HeaderValue, Response, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, header};
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt};
+use http_body_util::{BodyExt, Full};
+
+use super::stand::Reply;
 
 /// A body, or `None` if it is larger. It is read to its end in either case: whoever sends it is to see the answer.
 pub(super) async fn read_up_to(
@@ -87,6 +90,34 @@ pub(super) fn answer(status: u16, content_type: &'static str, body: impl Into<Bo
     }
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
+}
+
+/// The answer that a reply is.
+pub(super) fn respond(reply: &Reply) -> Response<Body> {
+    let body = match reply.trailers.as_slice() {
+        [] => Body::from(reply.body.clone()),
+        trailers => {
+            let trailers = header_map(trailers);
+            Body::new(Full::new(reply.body.clone()).with_trailers(async move { Some(Ok(trailers)) }))
+        }
+    };
+    let mut response = answer(reply.status, reply.content_type, body);
+    if reply.content_type.is_empty() {
+        response.headers_mut().remove(header::CONTENT_TYPE);
+    }
+    response.headers_mut().extend(header_map(&reply.headers));
+    response
+}
+
+/// Without those that cannot be sent.
+fn header_map(headers: &[(&'static str, String)]) -> HeaderMap {
+    let mut map = HeaderMap::new();
+    for (name, value) in headers {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            map.append(HeaderName::from_static(name), value);
+        }
+    }
+    map
 }
 
 /// The page of a proxy that stands before the destination.
