@@ -94,6 +94,12 @@ mutate "lanes share a body only of the same records" logship-core/src/chunk.rs \
 mutate "a key that a neighbour has found is good for all" logship-exporters/src/rotated.rs \
   'if *state.refused.as_ref().unwrap_or(&state.current) == fresh {' 'if state.current == fresh {' \
   cargo test -q -p logship --locked --test rotation
+mutate "a key of AWS that a neighbour has found is good for all" logship-connect/src/aws/credentials.rs \
+  'refused.as_ref().or(current' 'refused.as_ref().filter(|_| false).or(current' \
+  cargo test -q -p logship --locked --test rotation
+mutate "a session's token is not shown" logship-connect/src/aws/client.rs \
+  'if !token.is_empty() && !is_an_answer(&response)' 'if token.is_empty() && !is_an_answer(&response)' \
+  cargo test -q -p logship --locked --test secrets
 
 mutate "secrets behind a network are asked for anew" $core/renewal.rs \
   'let renewed = secrets.renew().await;' 'let renewed: Result<(), Error> = Ok(drop(secrets));' \

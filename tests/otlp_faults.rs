@@ -111,13 +111,13 @@ async fn each_fault_leaves_every_record_there() {
     }
 }
 
-/// Goal: the same, with faults in any order. Method: a tenth of all requests fail, and then a third, by seed.
+/// Goal: the same, with faults in any order. Method: a third of all requests fail, by seed.
 #[tokio::test]
 async fn chaos_leaves_every_record_there() {
     for protocol in PROTOCOLS {
-        for (seed, percent) in [(1, 10), (2, 10), (3, 33)] {
+        for seed in 1..4 {
             let server = StrictOtlp::start().await.unwrap();
-            server.fail_at_random(seed, percent);
+            server.fail_at_random(seed, 33);
             let lane = ship(source(), lane(&server.url(), protocol).chunk(5)).await;
             assert_all_there(&server, &lane, &format!("{protocol:?}, seed {seed}"));
         }

@@ -124,6 +124,10 @@ go_on! {
         json!({"url": url, "license_key": key});
     opensearch_goes_on_when_two_requests_meet_a_replaced_key: "opensearch", |url, key|
         json!({"hosts": [url], "index": "logs", "auth": {"basic": {"username": "user", "password": key}}});
+    opensearch_at_aws_goes_on_when_two_requests_meet_a_replaced_key: "opensearch", |url, key| {
+        let key = json!({"access_key_id": "AKID", "secret_access_key": "x", "session_token": key});
+        json!({"hosts": [url], "index": "logs", "auth": {"aws": {"region": "eu-west-1", "credentials": {"static": key}}}})
+    };
     otlp_goes_on_when_two_requests_meet_a_replaced_key: "otlp", |url, key|
         json!({"endpoint": url, "headers": {"api-key": key}});
     splunk_goes_on_when_two_requests_meet_a_replaced_key: "splunk", |url, key| json!({"url": url, "token": key});

@@ -3,9 +3,10 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test says what it finds, and fails by its panic")]
 
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::io::Write;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -17,8 +18,15 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use futures::StreamExt;
 use logship::config::ShipperConfig;
+use logship::exporters::azure_monitor::{
+    AccessToken, AzureMonitor, AzureMonitorConfig, EntraCredentials, TokenProvider,
+};
 use logship::sources::memory::MemorySource;
-use logship::{BuildContext, Error, Registry, Timestamp, Value, registry};
+use logship::state::memory::MemoryOffsets;
+use logship::{
+    BuildContext, Error, Exporter, Lane, LogShipper, Registry, RetryPolicy, Secret, Timestamp, Value, registry,
+};
+use logship_testkit::strict::google::service_account_key;
 use serde_json::json;
 use tracing_subscriber::fmt::format::FmtSpan;
 
@@ -398,6 +406,150 @@ fn fields(value: serde_json::Value) -> logship::Fields {
     serde_json::from_value(value).unwrap()
 }
 
+/// A server that refuses everything with this status, in words that repeat all it was sent, in the form of whoever is
+/// asked. Only tokens are to be had.
+async fn refuse(
+    State((status, token)): State<(Arc<AtomicU16>, String)>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    if uri.path() == "/token" {
+        let given = json!({"access_token": token, "expires_in": 3_600, "token_type": "Bearer"});
+        return ([("content-type", "application/json")], given.to_string()).into_response();
+    }
+    let repeated = format!("{uri} {headers:?} {}", String::from_utf8_lossy(&body));
+    let is_of_aws = headers.get("content-type").is_some_and(|text| text.to_str().unwrap().contains("amz-json"));
+    let said = match uri.path() {
+        _ if is_of_aws => json!({"__type": "InvalidParameterException", "message": repeated}).to_string(),
+        path if path.starts_with("/bucket") => {
+            let repeated = repeated.replace(['<', '&'], " ");
+            format!("<Error><Code>InvalidArgument</Code><Message>{repeated}</Message></Error>")
+        }
+        path if path.starts_with("/v2/entries") => json!({"error": {"code": 7, "message": repeated}}).to_string(),
+        _ => repeated,
+    };
+    let status = StatusCode::from_u16(status.load(Ordering::SeqCst)).unwrap();
+    (status, [("x-elastic-product", "Elasticsearch")], said).into_response()
+}
+
+/// A token that was given out.
+#[derive(Debug)]
+struct Given(Secret);
+
+#[logship::async_trait]
+impl TokenProvider for Given {
+    async fn token(&self, _: &str) -> Result<AccessToken, Error> {
+        Ok(AccessToken::new(self.0.expose(), std::time::Duration::from_secs(3_600)))
+    }
+}
+
+/// One configuration of each kind of exporter that sends to this address, with credentials of every kind.
+fn destinations(address: &str, credentials: &mut Credentials) -> Vec<(&'static str, serde_json::Value)> {
+    let google: serde_json::Value =
+        serde_json::from_str(&service_account_key("acme", &format!("{address}/token"))).unwrap();
+    credentials.0.push(google["private_key"].as_str().unwrap().lines().nth(1).unwrap().to_owned());
+    let account_key = STANDARD.encode(credentials.get("azurekey"));
+    credentials.0.push(account_key.clone());
+    let mut secret = |name: &str| credentials.get(name);
+    let mut aws = |name: &str| {
+        let name = format!("{name}key");
+        let key = json!({"access_key_id": "AKIDEXAMPLE", "secret_access_key": secret(&name),
+            "session_token": secret(&name)});
+        json!({"region": "eu-west-1", "endpoint": address, "credentials": {"static": key}})
+    };
+    let (s3, cloudwatch, sqs, mut opensearch) = (aws("s3"), aws("cloudwatch"), aws("sqs"), aws("opensearch"));
+    opensearch.as_object_mut().unwrap().remove("endpoint");
+    let grpc = json!({"endpoint": address, "protocol": "grpc", "headers": {"api-key": secret("grpckey")}});
+    vec![
+        (
+            "azure_blob",
+            json!({"container": "bucket", "account": "a", "endpoint": format!("{address}/bucket"),
+            "account_key": account_key}),
+        ),
+        (
+            "azure_blob",
+            json!({"container": "bucket", "account": "a", "endpoint": format!("{address}/bucket"),
+            "sas_token": format!("sv=2024-11-04&sig={}", secret("sas"))}),
+        ),
+        ("cloudwatch", json!({"log_group_name": "g", "log_stream_name": "s", "aws": cloudwatch})),
+        ("datadog", json!({"url": address, "api_key": secret("datadogkey")})),
+        ("elasticsearch", json!({"hosts": [address], "index": "logs", "auth": {"bearer": secret("esbearer")}})),
+        ("elasticsearch", json!({"hosts": [address], "index": "logs", "auth": {"api_key": secret("eskey")}})),
+        ("gcp_logging", json!({"endpoint": address, "project_id": "acme", "service_account": google.to_string()})),
+        (
+            "gcs",
+            json!({"bucket": "bucket", "endpoint": address,
+            "credentials": {"service_account": google.to_string()}}),
+        ),
+        (
+            "http",
+            json!({"url": format!("{address}/{}?t={}", secret("httppath"), secret("httpquery")),
+            "auth": {"bearer": {"token": secret("httpbearer")}}}),
+        ),
+        ("loggly", json!({"url": address, "token": secret("logglytoken")})),
+        ("logzio", json!({"url": address, "token": secret("logziotoken")})),
+        ("loki", json!({"url": address, "auth": {"basic": {"username": "user", "password": secret("lokibasic")}}})),
+        ("loki", json!({"url": address, "auth": {"bearer": {"token": secret("lokibearer")}}})),
+        ("newrelic", json!({"url": address, "license_key": secret("newrelickey")})),
+        (
+            "opensearch",
+            json!({"hosts": [address], "index": "logs",
+            "auth": {"basic": {"username": "user", "password": secret("osbasic")}}}),
+        ),
+        ("opensearch", json!({"hosts": [address], "index": "logs", "auth": {"aws": opensearch}})),
+        ("otlp", json!({"endpoint": address, "headers": {"api-key": secret("otlpkey")}})),
+        ("otlp", grpc),
+        ("s3", json!({"bucket": "bucket", "aws": s3})),
+        ("splunk", json!({"url": address, "token": secret("splunktoken")})),
+        ("sqs", json!({"queue_url": format!("{address}/1/q"), "aws": sqs})),
+    ]
+}
+
+/// Every exporter at a server that refuses everything, and everything that is shown of it.
+async fn turn_away(credentials: &mut Credentials) -> Seen {
+    let shown = Seen::default();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let status = Arc::new(AtomicU16::new(0));
+    let router = Router::new().fallback(refuse).with_state((Arc::clone(&status), credentials.get("googletoken")));
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    let mut exporters: Vec<Arc<dyn Exporter>> = Vec::new();
+    for (kind, config) in destinations(&address, credentials) {
+        exporters.push(registry().exporter(kind, fields(config), &BuildContext::default()).unwrap());
+    }
+    let mut config = AzureMonitorConfig::new(address, "dcr-1", "Custom-Logs");
+    config.credentials = EntraCredentials::Provider(Arc::new(Given(credentials.get("entratoken").into())));
+    exporters.push(Arc::new(AzureMonitor::new(config, &BuildContext::default()).unwrap()));
+    let kinds: BTreeSet<&str> = exporters.iter().map(|exporter| exporter.kind()).collect();
+    let missing: Vec<&str> = registry().exporter_names().filter(|kind| !kinds.contains(kind)).collect();
+    assert_eq!(missing, ["console", "file"], "say above how these are configured, if they send anything");
+    for refusal in [200, 400, 401, 403, 404, 413, 429, 500] {
+        status.store(refusal, Ordering::SeqCst);
+        for exporter in &exporters {
+            turn_away_one(Arc::clone(exporter), &shown).await;
+        }
+    }
+    shown
+}
+
+async fn turn_away_one(exporter: Arc<dyn Exporter>, shown: &Seen) {
+    shown.show(&*exporter);
+    let source = MemorySource::new();
+    source.push("logs", Timestamp::now(), |record| record.body = "harmless".into());
+    let mut retry = RetryPolicy::default();
+    retry.attempts_max = 1;
+    let lane = Lane::shared("away", Arc::clone(&exporter)).retry(retry);
+    let shipper = LogShipper::builder(source).offsets(MemoryOffsets::new()).lookback(None).lane(lane).build().unwrap();
+    shown.show(&shipper);
+    let report = shipper.run_once().await.unwrap();
+    shown.show(&report);
+    shown.add(report.to_string());
+    for said in [report.require_complete().err(), exporter.check().await.err(), exporter.refresh().await.err()] {
+        said.iter().for_each(|error| shown.error(error));
+    }
+}
+
 /// Secrets at wrong places in a configuration, and what is said of it.
 fn misconfigure(credentials: &mut Credentials) -> Seen {
     let shown = Seen::default();
@@ -563,8 +715,15 @@ async fn p12_no_planted_secret_leaves_or_shows() {
 
     let (bodies, shown) = ship(&source, json!({}), &mut credentials).await;
     let away = fail_to_connect(&mut credentials).await;
+    let turned = turn_away(&mut credentials).await;
     let wrong = misconfigure(&mut credentials);
-    let places = [("bodies", bodies), ("shown", shown.take()), ("away", away.take()), ("wrong", wrong.take())];
+    let places = [
+        ("bodies", bodies),
+        ("shown", shown.take()),
+        ("away", away.take()),
+        ("turned away", turned.take()),
+        ("wrong", wrong.take()),
+    ];
     for (place, text) in places.iter().map(|(place, text)| (*place, text.as_str())).chain([("traced", &*traced.take())])
     {
         assert!(text.len() > 2_000, "there is something to search in {place}: {}", text.len());

@@ -11,6 +11,7 @@ mod credentials;
 mod failure;
 #[cfg(feature = "_aws_secrets")]
 pub mod secrets;
+mod sign;
 
 use std::fmt;
 use std::path::PathBuf;

@@ -20,7 +20,24 @@ pub struct RotatedClient {
     operation: &'static str,
     connection: Connection,
     context: BuildContext,
+    speaks: Speaks,
     current: Mutex<Current>,
+}
+
+/// What the client speaks.
+#[derive(Clone, Copy)]
+enum Speaks {
+    Http,
+    Grpc { is_plain: bool },
+}
+
+impl Speaks {
+    fn client(self, operation: &'static str, connection: &Connection, context: &BuildContext) -> Result<Client, Error> {
+        match self {
+            Speaks::Http => connection.client(operation, context),
+            Speaks::Grpc { is_plain } => connection.grpc_client(operation, context, is_plain),
+        }
+    }
 }
 
 struct Current {
@@ -37,11 +54,34 @@ impl RotatedClient {
     /// # Errors
     /// Those of [`Connection::client`].
     pub fn new(operation: &'static str, connection: &Connection, context: &BuildContext) -> Result<Self, Error> {
+        RotatedClient::that_speaks(Speaks::Http, operation, connection, context)
+    }
+
+    /// The same for gRPC. `is_plain` is whether it goes without TLS.
+    ///
+    /// # Errors
+    /// Those of [`Connection::grpc_client`].
+    pub fn grpc(
+        operation: &'static str,
+        connection: &Connection,
+        context: &BuildContext,
+        is_plain: bool,
+    ) -> Result<Self, Error> {
+        RotatedClient::that_speaks(Speaks::Grpc { is_plain }, operation, connection, context)
+    }
+
+    fn that_speaks(
+        speaks: Speaks,
+        operation: &'static str,
+        connection: &Connection,
+        context: &BuildContext,
+    ) -> Result<Self, Error> {
         // Before the files are read, so that what changes meanwhile is seen as changed.
         let stamps = connection.stamps();
-        let client = connection.client(operation, context)?;
+        let client = speaks.client(operation, connection, context)?;
         let current = Mutex::new(Current { client, stamps, look_at: Instant::now() + LOOK_EVERY });
-        Ok(RotatedClient { operation, connection: connection.clone(), context: context.clone(), current })
+        let (connection, context) = (connection.clone(), context.clone());
+        Ok(RotatedClient { operation, connection, context, speaks, current })
     }
 
     /// The client of now. Cheap to clone.
@@ -53,7 +93,7 @@ impl RotatedClient {
         current.look_at = Instant::now() + LOOK_EVERY;
         let stamps = self.connection.stamps();
         if stamps != current.stamps {
-            match self.connection.client(self.operation, &self.context) {
+            match self.speaks.client(self.operation, &self.connection, &self.context) {
                 Ok(client) => (current.client, current.stamps) = (client, stamps),
                 // Half of what is replaced together may not be there yet.
                 Err(error) => {

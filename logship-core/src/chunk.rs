@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, Weak};
 
 use bytes::Bytes;
@@ -24,6 +25,8 @@ pub struct Chunk {
     pub(crate) begins: Option<Arc<Begins>>,
     pub(crate) attempt: u32,
     pub(crate) body: Option<Body>,
+    /// What [`sends`](Chunk::sends) said of this attempt; 0 if nothing.
+    pub(crate) sent: Arc<AtomicUsize>,
 }
 
 /// Where a chunk begins: what a chunk that is made again after a crash has in common with the lost one, and with no
@@ -161,6 +164,7 @@ impl Chunk {
             begins: Some(Arc::new(Begins::Reading(Start::Earliest))),
             attempt: 1,
             body: None,
+            sent: Arc::default(),
         };
         if let Some(encoding) = encoding {
             chunk.body = Some(chunk.pack(encoding)?);
@@ -265,6 +269,20 @@ impl Chunk {
         self.body.as_ref()
     }
 
+    /// For an exporter that makes another body of this one: how many bytes it sends instead, for the report.
+    pub fn sends(&self, wire_bytes: usize) {
+        self.sent.store(wire_bytes, Ordering::Relaxed);
+    }
+
+    /// Counts what was sent in this attempt in place of the body, if that was another.
+    pub(crate) fn recount(&self, wire_bytes: &mut u64) {
+        let sent = self.sent.swap(0, Ordering::Relaxed);
+        if sent > 0 {
+            let counted = self.body.as_ref().map_or(0, |body| body.bytes.len());
+            *wire_bytes = wire_bytes.saturating_sub(counted as u64) + sent as u64;
+        }
+    }
+
     /// Packs the body.
     pub(crate) fn pack(&self, encoding: &dyn crate::Encoding) -> Result<Body, crate::Error> {
         self.pack_in(encoding, |_| Buffer::default())
@@ -358,7 +376,8 @@ impl Chunk {
             }
         };
         let (offset_key, lane) = (Arc::clone(&self.offset_key), Arc::clone(&self.lane));
-        Chunk { offset_key, lane, segments, len: indexes.len(), begins, attempt: self.attempt, body: None }
+        let (len, attempt) = (indexes.len(), self.attempt);
+        Chunk { offset_key, lane, segments, len, begins, attempt, body: None, sent: Arc::default() }
     }
 }
 
@@ -401,6 +420,7 @@ mod tests {
             begins: Some(Arc::new(Begins::Reading(Start::Earliest))),
             attempt: 1,
             body: None,
+            sent: Arc::default(),
         }
     }
 

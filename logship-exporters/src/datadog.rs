@@ -16,6 +16,8 @@ use crate::delivery::{Answer, Delivery, endpoint, host_of, plain, post};
 pub use crate::delivery::{Connection, TlsVersion};
 use crate::encode::datadog::DatadogEncoding;
 
+const OPERATION: &str = "datadog export";
+
 /// The largest body, in bytes before packing: 5 MB. <https://docs.datadoghq.com/api/latest/logs/#send-logs>
 const BODY_BYTES_MAX: usize = 5_000_000;
 /// The largest log, in bytes: 1 MB. A larger one is cut off and answered with a success, so it is refused here. Same
@@ -180,7 +182,7 @@ impl Datadog {
         config.validate()?;
         let url = config.address(context)?;
         let key = Credential::new("dd-api-key", "", "api_key", config.api_key.clone(), context)?;
-        let delivery = Delivery::new("datadog export", &config.connection, context)?;
+        let delivery = Delivery::new(OPERATION, &config.connection, context)?;
         let (service, hostname) = (config.service.as_deref(), config.hostname.as_deref());
         let encoding = DatadogEncoding::new(&config.ddsource, &config.ddtags, service, hostname, config.compression);
         Ok(Datadog { delivery, url, key, encoding: Arc::new(encoding), config })
@@ -216,7 +218,7 @@ impl Exporter for Datadog {
 
     async fn export(&self, chunk: &Chunk) -> Result<Outcome, Error> {
         let Some(body) = chunk.body() else {
-            return Err(Error::new(ErrorKind::Unexpected, "datadog export", "the chunk was not encoded"));
+            return Err(Error::new(ErrorKind::Unexpected, OPERATION, "the chunk was not encoded"));
         };
         let key = self.key.value();
         let mut request = post(&self.url, "application/json", body);

@@ -70,7 +70,7 @@ impl Delivery {
     pub(crate) async fn send(&self, request: Request) -> Result<Answer, Error> {
         let host = host_of(request.url());
         let concealed = self.concealed(&request);
-        let fail = |error: reqwest::Error| self.no_answer(&host, error);
+        let fail = |error: reqwest::Error| no_answer(self.operation, &self.shared.client, &host, error);
         let mut response = self.shared.client.client().execute(request).await.map_err(fail)?;
         let mut body = BytesMut::new();
         let mut is_cut = false;
@@ -106,28 +106,6 @@ impl Delivery {
         concealed
     }
 
-    /// What it means that a request failed before its answer was whole.
-    fn no_answer(&self, host: &str, error: reqwest::Error) -> Error {
-        let tls = tls::fault(&error).map(tls::refuses_us);
-        if tls.is_some() {
-            self.shared.client.look_soon();
-        }
-        let (kind, certainty, message) = if error.is_builder() {
-            (ErrorKind::Config, Certainty::NotDelivered, "the request cannot be made")
-        } else if tls.is_some() && error.is_connect() {
-            (ErrorKind::Unavailable, Certainty::NotDelivered, "cannot agree on TLS: check the fields of `connection`")
-        } else if tls == Some(true) {
-            (ErrorKind::Unavailable, Certainty::NotDelivered, "the server ends TLS: check our client certificate")
-        } else if error.is_connect() {
-            (ErrorKind::Unavailable, Certainty::NotDelivered, "cannot connect")
-        } else {
-            (ErrorKind::Unavailable, Certainty::Unknown, "the connection broke before the answer was complete")
-        };
-        // The address may hold a token.
-        let error = error.without_url();
-        Error::new(kind, self.operation, message).certainty_is(certainty).with("host", host).with_source(error)
-    }
-
     /// The error that an answer of this status is.
     pub(crate) fn refused(&self, answer: &Answer) -> Error {
         let meaning = classify_status(answer.status, &answer.headers, SystemTime::now());
@@ -159,6 +137,28 @@ impl fmt::Debug for Delivery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Delivery").field("operation", &self.operation).finish_non_exhaustive()
     }
+}
+
+/// What it means that a request failed before its answer was whole.
+pub(crate) fn no_answer(operation: &'static str, client: &RotatedClient, host: &str, error: reqwest::Error) -> Error {
+    let tls = tls::fault(&error).map(tls::refuses_us);
+    if tls.is_some() {
+        client.look_soon();
+    }
+    let (kind, certainty, message) = if error.is_builder() {
+        (ErrorKind::Config, Certainty::NotDelivered, "the request cannot be made")
+    } else if tls.is_some() && error.is_connect() {
+        (ErrorKind::Unavailable, Certainty::NotDelivered, "cannot agree on TLS: check the fields of `connection`")
+    } else if tls == Some(true) {
+        (ErrorKind::Unavailable, Certainty::NotDelivered, "the server ends TLS: check our client certificate")
+    } else if error.is_connect() {
+        (ErrorKind::Unavailable, Certainty::NotDelivered, "cannot connect")
+    } else {
+        (ErrorKind::Unavailable, Certainty::Unknown, "the connection broke before the answer was complete")
+    };
+    // The address may hold a token.
+    let error = error.without_url();
+    Error::new(kind, operation, message).certainty_is(certainty).with("host", host).with_source(error)
 }
 
 /// What a status means where a destination has no rules of its own.

@@ -1,4 +1,4 @@
-//! Elasticsearch and OpenSearch, through `_bulk`.
+//! Elasticsearch, through `_bulk`.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -21,6 +21,8 @@ use crate::bulk_transport::{self, Official, USER_AGENT, place};
 pub use crate::bulk_transport::{BulkAnswer, BulkTransport};
 use crate::conceal::Concealed;
 use crate::dated::Dated;
+
+const OPERATION: &str = "elasticsearch bulk";
 
 /// The largest body a server takes, in bytes before packing: its `http.max_content_length`, 100 MiB unless changed.
 /// <https://www.elastic.co/docs/reference/elasticsearch/configuration-reference/networking-settings>
@@ -170,7 +172,7 @@ fn yes() -> bool {
     true
 }
 
-/// Writes records to Elasticsearch or OpenSearch.
+/// Writes records to Elasticsearch.
 ///
 /// **Documents** follow the Elastic Common Schema: `@timestamp` (nanoseconds), `message`, `log.level` (lower case),
 /// `log.logger` (the scope), `event.id` (the record's id), `event.created` (when it was observed), `trace.id`,
@@ -197,6 +199,12 @@ pub struct Elasticsearch {
     auth: ElasticsearchAuth,
     context: BuildContext,
     chunk_bytes_max: usize,
+}
+
+pub(crate) fn register(registry: &mut Registry) {
+    #[cfg(feature = "schema")]
+    registry.describe_exporter::<ElasticsearchConfig>("elasticsearch");
+    registry.add_exporter("elasticsearch", |fields, context| Elasticsearch::new(read_fields(fields)?, context));
 }
 
 impl Elasticsearch {
@@ -279,6 +287,72 @@ impl Elasticsearch {
     }
 }
 
+#[async_trait]
+impl Exporter for Elasticsearch {
+    fn kind(&self) -> &'static str {
+        "elasticsearch"
+    }
+
+    fn limits(&self) -> Limits {
+        Limits::none().chunk_bytes_max(self.chunk_bytes_max).record_bytes_max(self.chunk_bytes_max)
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let idempotency = if self.encoding.ids { Idempotency::PerRecord } else { Idempotency::None };
+        Capabilities::none().idempotency(idempotency).answers_per_record()
+    }
+
+    fn encoding(&self) -> Option<Arc<dyn Encoding>> {
+        Some(self.encoding.clone())
+    }
+
+    async fn export(&self, chunk: &Chunk) -> Result<Outcome, Error> {
+        let Some(body) = chunk.body() else {
+            return Err(Error::new(ErrorKind::Unexpected, OPERATION, "the chunk was not encoded"));
+        };
+        let mut headers = vec![("content-type", "application/x-ndjson"), ("user-agent", USER_AGENT)];
+        headers.extend(body.compression.content_encoding().map(|name| ("content-encoding", name)));
+        let query: Vec<(&str, &str)> = self.query.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let answer = self.transport.post(&self.path, &query, &headers, body.bytes.clone()).await?;
+        match answer.status {
+            200..300 => bulk::outcome(OPERATION, &answer.body, chunk.len()),
+            _ => Err(self.refused(OPERATION, &answer)),
+        }
+    }
+
+    async fn refresh(&self) -> Result<(), Error> {
+        match self.auth.resolve(&self.context)? {
+            Some(credentials) if self.auth.can_change() => {
+                self.transport.set_credentials(credentials);
+                Ok(())
+            }
+            _ => {
+                Err(Error::new(ErrorKind::Auth, "elasticsearch refresh", "the credentials stand in the configuration"))
+            }
+        }
+    }
+
+    /// Asks for the root of the cluster. Credentials that may write but not look at the cluster get a 403, which shows
+    /// as well that they are known.
+    async fn check(&self) -> Result<(), Error> {
+        let answer = self.transport.ping().await?;
+        match answer.status {
+            200..300 => Ok(()),
+            403 if bulk::whole_error(&answer.body).starts_with("security_exception") => Ok(()),
+            _ => Err(self.refused("elasticsearch check", &answer)),
+        }
+    }
+}
+
+impl fmt::Debug for Elasticsearch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Elasticsearch")
+            .field("transport", &self.transport)
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
 /// The client for a configuration.
 fn build_transport(config: &ElasticsearchConfig, context: &BuildContext) -> Result<Official, Error> {
     let (hosts, builder) = match (&config.cloud_id, config.hosts.as_slice()) {
@@ -344,78 +418,4 @@ impl ElasticsearchAuth {
             | ElasticsearchAuth::Basic { password: secret, .. } => !matches!(secret, SecretRef::Value(_)),
         }
     }
-}
-
-#[async_trait]
-impl Exporter for Elasticsearch {
-    fn kind(&self) -> &'static str {
-        "elasticsearch"
-    }
-
-    fn limits(&self) -> Limits {
-        Limits::none().chunk_bytes_max(self.chunk_bytes_max).record_bytes_max(self.chunk_bytes_max)
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        let idempotency = if self.encoding.ids { Idempotency::PerRecord } else { Idempotency::None };
-        Capabilities::none().idempotency(idempotency).answers_per_record()
-    }
-
-    fn encoding(&self) -> Option<Arc<dyn Encoding>> {
-        Some(self.encoding.clone())
-    }
-
-    async fn export(&self, chunk: &Chunk) -> Result<Outcome, Error> {
-        const OPERATION: &str = "elasticsearch bulk";
-        let Some(body) = chunk.body() else {
-            return Err(Error::new(ErrorKind::Unexpected, OPERATION, "the chunk was not encoded"));
-        };
-        let mut headers = vec![("content-type", "application/x-ndjson"), ("user-agent", USER_AGENT)];
-        headers.extend(body.compression.content_encoding().map(|name| ("content-encoding", name)));
-        let query: Vec<(&str, &str)> = self.query.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        let answer = self.transport.post(&self.path, &query, &headers, body.bytes.clone()).await?;
-        match answer.status {
-            200..300 => bulk::outcome(OPERATION, &answer.body, chunk.len()),
-            _ => Err(self.refused(OPERATION, &answer)),
-        }
-    }
-
-    async fn refresh(&self) -> Result<(), Error> {
-        match self.auth.resolve(&self.context)? {
-            Some(credentials) if self.auth.can_change() => {
-                self.transport.set_credentials(credentials);
-                Ok(())
-            }
-            _ => {
-                Err(Error::new(ErrorKind::Auth, "elasticsearch refresh", "the credentials stand in the configuration"))
-            }
-        }
-    }
-
-    /// Asks for the root of the cluster. Credentials that may write but not look at the cluster get a 403, which shows
-    /// as well that they are known.
-    async fn check(&self) -> Result<(), Error> {
-        let answer = self.transport.ping().await?;
-        match answer.status {
-            200..300 => Ok(()),
-            403 if bulk::whole_error(&answer.body).starts_with("security_exception") => Ok(()),
-            _ => Err(self.refused("elasticsearch check", &answer)),
-        }
-    }
-}
-
-impl fmt::Debug for Elasticsearch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Elasticsearch")
-            .field("transport", &self.transport)
-            .field("path", &self.path)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Adds the exporter `elasticsearch`.
-pub fn register(registry: &mut Registry) {
-    #[cfg(feature = "schema")]
-    registry.describe_exporter::<ElasticsearchConfig>("elasticsearch");
-    registry.add_exporter("elasticsearch", |fields, context| Elasticsearch::new(read_fields(fields)?, context));
 }

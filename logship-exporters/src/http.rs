@@ -20,6 +20,8 @@ pub use crate::delivery::{Connection, TlsVersion};
 use crate::encode::Records;
 use crate::rotated::Rotated;
 
+const OPERATION: &str = "http export";
+
 /// Where and how to send.
 ///
 /// ```
@@ -199,7 +201,7 @@ impl Http {
         }
         let (url, url_auth) = parse_url(context.secret("url", &config.url)?.expose())?;
         let headers = headers(&config, url_auth.as_ref(), &context)?;
-        let delivery = Delivery::new("http export", &config.connection, &context)?;
+        let delivery = Delivery::new(OPERATION, &config.connection, &context)?;
         let encoding = Arc::new(Records::new(config.format == HttpFormat::JsonArray, config.compression));
         Ok(Http { delivery, url, url_auth, headers: Rotated::new(headers), encoding, config, context })
     }
@@ -253,7 +255,7 @@ impl Exporter for Http {
 
     async fn export(&self, chunk: &Chunk) -> Result<Outcome, Error> {
         let Some(body) = chunk.body() else {
-            return Err(Error::new(ErrorKind::Unexpected, "http export", "the chunk was not encoded"));
+            return Err(Error::new(ErrorKind::Unexpected, OPERATION, "the chunk was not encoded"));
         };
         let mut request = self.request(match self.config.method {
             HttpMethod::Post => Method::POST,

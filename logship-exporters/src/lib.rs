@@ -98,8 +98,6 @@ mod retry_after;
 mod rotated;
 #[cfg(feature = "s3")]
 pub mod s3;
-#[cfg(feature = "opensearch")]
-mod sigv4;
 #[cfg(feature = "splunk")]
 pub mod splunk;
 #[cfg(feature = "sqs")]

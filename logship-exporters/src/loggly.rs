@@ -16,6 +16,8 @@ pub use crate::delivery::{Connection, TlsVersion};
 use crate::encode::Events;
 use crate::rotated::Rotated;
 
+const OPERATION: &str = "loggly bulk";
+
 /// "A maximum of 5MB per batch and up to 1MB per event", both in the smaller reading.
 /// <https://documentation.solarwinds.com/en/success_center/loggly/content/admin/http-bulk-endpoint.htm>
 const BATCH_BYTES_MAX: usize = 5_000_000;
@@ -135,7 +137,7 @@ impl Loggly {
             return Err(Error::config("url", "cannot hold a user: the token goes into `token`"));
         };
         let url = Rotated::new(address(&base, &config, &context)?);
-        let delivery = Delivery::new("loggly bulk", &config.connection, &context)?;
+        let delivery = Delivery::new(OPERATION, &config.connection, &context)?;
         let encoding = Arc::new(Events::new("timestamp", 6, None, config.compression));
         Ok(Loggly { delivery, base, url, encoding, config, context })
     }
@@ -169,30 +171,6 @@ impl Loggly {
     }
 }
 
-/// The answer to a body that was taken.
-#[derive(Deserialize)]
-struct Taken {
-    response: String,
-}
-
-/// The address with the token and the tags.
-fn address(base: &Url, config: &LogglyConfig, context: &BuildContext) -> Result<Url, Error> {
-    let token = context.secret("token", &config.token)?;
-    if token.expose().trim().is_empty() {
-        return Err(Error::config("token", "is empty"));
-    }
-    let mut url = base.clone();
-    let tags = config.tags.join(",");
-    let mut segments = url.path_segments_mut().map_err(|()| Error::config("url", "cannot be built upon"))?;
-    segments.pop_if_empty().extend(["bulk", token.expose()]);
-    if !tags.is_empty() {
-        segments.extend(["tag", &tags]);
-    }
-    segments.push("");
-    drop(segments);
-    Ok(url)
-}
-
 #[async_trait]
 impl Exporter for Loggly {
     fn kind(&self) -> &'static str {
@@ -211,7 +189,7 @@ impl Exporter for Loggly {
 
     async fn export(&self, chunk: &Chunk) -> Result<Outcome, Error> {
         let Some(body) = chunk.body() else {
-            return Err(Error::new(ErrorKind::Unexpected, "loggly bulk", "the chunk was not encoded"));
+            return Err(Error::new(ErrorKind::Unexpected, OPERATION, "the chunk was not encoded"));
         };
         let mut request = self.request(Method::POST);
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -256,4 +234,28 @@ impl fmt::Debug for Loggly {
             .field("config", &self.config)
             .finish_non_exhaustive()
     }
+}
+
+/// The answer to a body that was taken.
+#[derive(Deserialize)]
+struct Taken {
+    response: String,
+}
+
+/// The address with the token and the tags.
+fn address(base: &Url, config: &LogglyConfig, context: &BuildContext) -> Result<Url, Error> {
+    let token = context.secret("token", &config.token)?;
+    if token.expose().trim().is_empty() {
+        return Err(Error::config("token", "is empty"));
+    }
+    let mut url = base.clone();
+    let tags = config.tags.join(",");
+    let mut segments = url.path_segments_mut().map_err(|()| Error::config("url", "cannot be built upon"))?;
+    segments.pop_if_empty().extend(["bulk", token.expose()]);
+    if !tags.is_empty() {
+        segments.extend(["tag", &tags]);
+    }
+    segments.push("");
+    drop(segments);
+    Ok(url)
 }

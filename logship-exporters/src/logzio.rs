@@ -16,6 +16,8 @@ pub use crate::delivery::{Connection, TlsVersion};
 use crate::encode::Events;
 use crate::rotated::Rotated;
 
+const OPERATION: &str = "logzio upload";
+
 /// "Max body size: 10 MB (10,485,760 bytes)". Whether before or after packing is not said, so it is kept before.
 /// <https://docs.logz.io/docs/shipping/Code/HTTP>
 const BODY_BYTES_MAX: usize = 10_485_760;
@@ -157,7 +159,7 @@ impl Logzio {
         config.validate()?;
         let listener = config.listener()?;
         let url = Rotated::new(address(&listener, &config, &context)?);
-        let delivery = Delivery::new("logzio upload", &config.connection, &context)?;
+        let delivery = Delivery::new(OPERATION, &config.connection, &context)?;
         let encoding = Events::new("@timestamp", 3, Some(config.kind.clone()), config.compression);
         Ok(Logzio { delivery, listener, url, encoding: Arc::new(encoding), config, context })
     }
@@ -203,7 +205,7 @@ impl Logzio {
             None => {
                 let message = "some lines were refused and the others kept, and which is not said: \
                                ship with a `chunk` of 1 to find them";
-                let error = Error::new(ErrorKind::Rejected, "logzio upload", message).certainty_is(Certainty::Unknown);
+                let error = Error::new(ErrorKind::Rejected, OPERATION, message).certainty_is(Certainty::Unknown);
                 return Err(error.with("answer", Error::excerpt(&answer.body)));
             }
         }
@@ -238,30 +240,6 @@ impl Logzio {
     }
 }
 
-/// The answer to lines of which some were refused.
-#[derive(Deserialize)]
-struct Counts {
-    #[serde(rename = "malformedLines", default)]
-    malformed: usize,
-    #[serde(rename = "successfulLines")]
-    successful: usize,
-    #[serde(rename = "oversizedLines", default)]
-    oversized: usize,
-    #[serde(rename = "emptyLogLines", default)]
-    empty: usize,
-}
-
-/// The listener's address with the token and the type.
-fn address(listener: &Url, config: &LogzioConfig, context: &BuildContext) -> Result<Url, Error> {
-    let token = context.secret("token", &config.token)?;
-    if token.expose().trim().is_empty() {
-        return Err(Error::config("token", "is empty"));
-    }
-    let mut url = listener.clone();
-    url.query_pairs_mut().append_pair("token", token.expose()).append_pair("type", &config.kind);
-    Ok(url)
-}
-
 #[async_trait]
 impl Exporter for Logzio {
     fn kind(&self) -> &'static str {
@@ -280,7 +258,7 @@ impl Exporter for Logzio {
 
     async fn export(&self, chunk: &Chunk) -> Result<Outcome, Error> {
         let Some(body) = chunk.body() else {
-            return Err(Error::new(ErrorKind::Unexpected, "logzio upload", "the chunk was not encoded"));
+            return Err(Error::new(ErrorKind::Unexpected, OPERATION, "the chunk was not encoded"));
         };
         let answer = self.post(Some(body)).await?;
         match answer.status {
@@ -317,4 +295,28 @@ impl fmt::Debug for Logzio {
             .field("config", &self.config)
             .finish_non_exhaustive()
     }
+}
+
+/// The answer to lines of which some were refused.
+#[derive(Deserialize)]
+struct Counts {
+    #[serde(rename = "malformedLines", default)]
+    malformed: usize,
+    #[serde(rename = "successfulLines")]
+    successful: usize,
+    #[serde(rename = "oversizedLines", default)]
+    oversized: usize,
+    #[serde(rename = "emptyLogLines", default)]
+    empty: usize,
+}
+
+/// The listener's address with the token and the type.
+fn address(listener: &Url, config: &LogzioConfig, context: &BuildContext) -> Result<Url, Error> {
+    let token = context.secret("token", &config.token)?;
+    if token.expose().trim().is_empty() {
+        return Err(Error::config("token", "is empty"));
+    }
+    let mut url = listener.clone();
+    url.query_pairs_mut().append_pair("token", token.expose()).append_pair("type", &config.kind);
+    Ok(url)
 }

@@ -24,12 +24,15 @@ use crate::delivery::{Answer, Delivery, basic, host_of, parse_url, secret_value}
 pub use crate::delivery::{Connection, TlsVersion};
 use crate::rotated::Rotated;
 
+const OPERATION: &str = "loki push";
+
 /// Label names of a stream, `max_label_names_per_series`.
 /// <https://grafana.com/docs/loki/latest/configure/#limits_config>, as all that follow.
 const LABELS_MAX: usize = 15;
 /// Bytes of a label's name, `max_label_name_length`.
 const LABEL_NAME_BYTES_MAX: usize = 1_024;
-/// The largest body a server takes, packed: `max_recv_msg_size`.
+/// The largest body a server takes as it is sent: `max_recv_msg_size`. Unpacked it takes fifty times that, or as much in
+/// versions with one limit for both, so what is within it before packing is within all of them.
 /// <https://grafana.com/docs/loki/latest/configure/#distributor>
 const BODY_BYTES_MAX: usize = 100 * 1024 * 1024;
 /// The label by which Loki knows who wrote a line; it makes one up where there is none.
@@ -80,7 +83,8 @@ pub struct LokiConfig {
     #[serde(default = "gzip")]
     pub compression: Compression,
     /// The largest body before packing, in bytes. Default: 1,000,000, well below the 4 MB a second with bursts of 6 MB
-    /// that Loki takes of a tenant; at most 104,857,600.
+    /// that Loki takes of a tenant, and the 4 MiB that its parts send each other (`grpc_server_max_recv_msg_size`), both
+    /// counted unpacked; at most 104,857,600.
     #[serde(default = "one_megabyte")]
     pub chunk_bytes_max: usize,
     /// Requests at a time. Default: 1, as Loki refuses what is more than an hour older than the newest line of its
@@ -261,7 +265,7 @@ impl Loki {
             url.set_path(&path);
         }
         let headers = Rotated::new(headers(&config, url_auth.as_ref(), &context)?);
-        let delivery = Delivery::new("loki push", &config.connection, &context)?;
+        let delivery = Delivery::new(OPERATION, &config.connection, &context)?;
         let encoding = Arc::new(Fragments::new(&config));
         Ok(Loki { delivery, url, url_auth, headers, encoding, config, context })
     }
@@ -286,7 +290,7 @@ impl Loki {
         self.config
             .compression
             .pack(parts.iter().copied(), len)
-            .map_err(|error| Error::new(ErrorKind::Unexpected, "loki push", "the packer failed").with_source(error))
+            .map_err(|error| Error::new(ErrorKind::Unexpected, OPERATION, "the packer failed").with_source(error))
     }
 
     /// What an answer says about the records of a chunk.
@@ -299,7 +303,7 @@ impl Loki {
             // Writes are blocked under a status that the operator chooses, 260 by default.
             // <https://grafana.com/docs/loki/latest/configure/#limits_config>, `block_ingestion_status_code`
             200..300 if text.contains("ingestion blocked") => {
-                let error = Error::new(ErrorKind::Unavailable, "loki push", "takes no lines for now");
+                let error = Error::new(ErrorKind::Unavailable, OPERATION, "takes no lines for now");
                 Err(error.with("status", answer.status).with("answer", Error::excerpt(&answer.body)))
             }
             200..300 => Err(self
@@ -316,12 +320,82 @@ impl Loki {
                 }
                 None => Err(self.delivery.refused(answer).certainty_is(Certainty::Unknown)),
             },
+            // What the distributor took is too large for the ingesters, of which others may have taken their part.
+            // <https://grafana.com/docs/loki/latest/configure/#server>, `grpc_server_max_recv_msg_size`
+            500 if text.contains("received message larger than max") => {
+                let error =
+                    Error::new(ErrorKind::TooLarge, OPERATION, "too large for what Loki's parts send each other");
+                let error = error.advise(Advice::Split).certainty_is(Certainty::Unknown);
+                Err(error.with("host", &answer.host).with("answer", Error::excerpt(&answer.body)))
+            }
             // The rate of a tenant is looked at before anything is stored, all else stream by stream.
             429 if !refusals::is_whole_request(&text) => {
                 Err(self.delivery.refused(answer).certainty_is(Certainty::Unknown))
             }
             _ => Err(self.delivery.refused(answer)),
         }
+    }
+}
+
+#[async_trait]
+impl Exporter for Loki {
+    fn kind(&self) -> &'static str {
+        "loki"
+    }
+
+    fn limits(&self) -> Limits {
+        let secs = |secs: u64| (secs > 0).then(|| Duration::from_secs(secs));
+        let mut limits = Limits::none()
+            .chunk_bytes_max(self.config.chunk_bytes_max)
+            .record_bytes_max(self.config.chunk_bytes_max.saturating_sub(encoding::ENVELOPE_BYTES).max(1))
+            .concurrency_max(self.config.concurrency_max);
+        limits.record_age_max = secs(self.config.limits.age_max_secs);
+        limits.record_ahead_max = secs(self.config.limits.ahead_max_secs);
+        limits
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::none().answers_per_record()
+    }
+
+    fn encoding(&self) -> Option<Arc<dyn Encoding>> {
+        Some(self.encoding.clone())
+    }
+
+    async fn export(&self, chunk: &Chunk) -> Result<Outcome, Error> {
+        let Some(body) = chunk.body() else {
+            return Err(Error::new(ErrorKind::Unexpected, OPERATION, "the chunk was not encoded"));
+        };
+        let times = chunk.timestamps().map(|time| time.as_nanos());
+        let packed = self.packed(&encoding::grouped(&body.bytes, times))?;
+        chunk.sends(packed.len());
+        let answer = self.post(packed).await?;
+        self.outcome(&answer, chunk, &body.bytes)
+    }
+
+    /// Reads the secrets anew.
+    async fn refresh(&self) -> Result<(), Error> {
+        let fresh = headers(&self.config, self.url_auth.as_ref(), &self.context)?;
+        if !self.headers.renew(fresh) {
+            let message = "the credentials are still the ones that were not let in";
+            return Err(Error::new(ErrorKind::Auth, "loki refresh", message).with("host", host_of(&self.url)));
+        }
+        Ok(())
+    }
+
+    /// Pushes no streams, which whoever may push is told to be too few.
+    async fn check(&self) -> Result<(), Error> {
+        let answer = self.post(self.packed(&[br#"{"streams":[]}"#])?).await?;
+        match answer.status {
+            200..300 | 400 | 422 => Ok(()),
+            _ => Err(self.delivery.refused(&answer)),
+        }
+    }
+}
+
+impl fmt::Debug for Loki {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Loki").field("host", &host_of(&self.url)).field("config", &self.config).finish_non_exhaustive()
     }
 }
 
@@ -361,65 +435,4 @@ fn headers(config: &LokiConfig, url_auth: Option<&HeaderValue>, context: &BuildC
     };
     headers.extend(value.map(|value| (AUTHORIZATION, value)));
     Ok(headers)
-}
-
-#[async_trait]
-impl Exporter for Loki {
-    fn kind(&self) -> &'static str {
-        "loki"
-    }
-
-    fn limits(&self) -> Limits {
-        let secs = |secs: u64| (secs > 0).then(|| Duration::from_secs(secs));
-        let mut limits = Limits::none()
-            .chunk_bytes_max(self.config.chunk_bytes_max)
-            .record_bytes_max(self.config.chunk_bytes_max.saturating_sub(encoding::ENVELOPE_BYTES).max(1))
-            .concurrency_max(self.config.concurrency_max);
-        limits.record_age_max = secs(self.config.limits.age_max_secs);
-        limits.record_ahead_max = secs(self.config.limits.ahead_max_secs);
-        limits
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        Capabilities::none().answers_per_record()
-    }
-
-    fn encoding(&self) -> Option<Arc<dyn Encoding>> {
-        Some(self.encoding.clone())
-    }
-
-    async fn export(&self, chunk: &Chunk) -> Result<Outcome, Error> {
-        let Some(body) = chunk.body() else {
-            return Err(Error::new(ErrorKind::Unexpected, "loki push", "the chunk was not encoded"));
-        };
-        let times = chunk.timestamps().map(|time| time.as_nanos());
-        let packed = self.packed(&encoding::grouped(&body.bytes, times))?;
-        let answer = self.post(packed).await?;
-        self.outcome(&answer, chunk, &body.bytes)
-    }
-
-    /// Reads the secrets anew.
-    async fn refresh(&self) -> Result<(), Error> {
-        let fresh = headers(&self.config, self.url_auth.as_ref(), &self.context)?;
-        if !self.headers.renew(fresh) {
-            let message = "the credentials are still the ones that were not let in";
-            return Err(Error::new(ErrorKind::Auth, "loki refresh", message).with("host", host_of(&self.url)));
-        }
-        Ok(())
-    }
-
-    /// Pushes no streams, which whoever may push is told to be too few.
-    async fn check(&self) -> Result<(), Error> {
-        let answer = self.post(self.packed(&[br#"{"streams":[]}"#])?).await?;
-        match answer.status {
-            200..300 | 400 | 422 => Ok(()),
-            _ => Err(self.delivery.refused(&answer)),
-        }
-    }
-}
-
-impl fmt::Debug for Loki {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Loki").field("host", &host_of(&self.url)).field("config", &self.config).finish_non_exhaustive()
-    }
 }

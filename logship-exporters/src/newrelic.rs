@@ -17,6 +17,8 @@ use crate::delivery::{Answer, Delivery, endpoint, host_of, plain, post};
 pub use crate::delivery::{Connection, TlsVersion};
 use crate::encode::newrelic::NewRelicEncoding;
 
+const OPERATION: &str = "newrelic export";
+
 /// The largest body, in bytes: 1 MB. The page does not say whether before or after packing; what is refused all the
 /// same is split. <https://docs.newrelic.com/docs/logs/log-api/introduction-log-api/#limits>
 const BODY_BYTES_MAX: usize = 1_000_000;
@@ -175,7 +177,7 @@ impl NewRelic {
         config.validate()?;
         let url = config.address(context)?;
         let key = Credential::new("api-key", "", "license_key", config.license_key.clone(), context)?;
-        let delivery = Delivery::new("newrelic export", &config.connection, context)?;
+        let delivery = Delivery::new(OPERATION, &config.connection, context)?;
         // Tells New Relic, and whoever looks at its data, what sent them.
         let mut common = vec![("plugin.type".to_owned(), "logship".to_owned())];
         let is_other = |(name, _): &(&String, &String)| *name != "plugin.type";
@@ -213,7 +215,7 @@ impl Exporter for NewRelic {
 
     async fn export(&self, chunk: &Chunk) -> Result<Outcome, Error> {
         let Some(body) = chunk.body() else {
-            return Err(Error::new(ErrorKind::Unexpected, "newrelic export", "the chunk was not encoded"));
+            return Err(Error::new(ErrorKind::Unexpected, OPERATION, "the chunk was not encoded"));
         };
         let key = self.key.value();
         let mut request = post(&self.url, "application/json", body);

@@ -1,5 +1,8 @@
 //! OpenSearch, through `_bulk`: clusters of one's own, Amazon OpenSearch Service and Amazon OpenSearch Serverless.
 
+#[cfg(feature = "opensearch-aws")]
+mod aws;
+
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,13 +15,15 @@ use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue
 use reqwest::{Method, Request, Url};
 use serde::Deserialize;
 
+#[cfg(feature = "opensearch-aws")]
+pub use self::aws::{AssumeRole, AwsAuth, AwsCredentials, AwsService};
 use crate::bulk::{self, BulkEncoding};
 use crate::dated::Dated;
 use crate::delivery::{Answer, Delivery, basic, host_of, parse_url};
 pub use crate::delivery::{Connection, TlsVersion};
 use crate::rotated::Rotated;
-use crate::sigv4::Signer;
-pub use crate::sigv4::{AwsAuth, AwsCredentials, AwsService};
+
+const OPERATION: &str = "opensearch bulk";
 
 /// The largest body a server takes, in bytes before packing: its `http.max_content_length`, 100 MiB unless changed, and
 /// 10 MiB on the small instances of Amazon OpenSearch Service.
@@ -40,12 +45,9 @@ const FILTER: &str = "took,errors,items.*.status,items.*.error";
 ///
 /// let fields = serde_json::from_str(
 ///     r#"{
-///         "hosts": ["https://search-logs.eu-west-1.es.amazonaws.com"],
+///         "hosts": ["https://opensearch:9200"],
 ///         "index": "logs-%Y.%m.%d",
-///         "auth": {"aws": {
-///             "region": "eu-west-1",
-///             "credentials": {"static": {"access_key_id": "AKIDEXAMPLE", "secret_access_key": "secret-key"}}
-///         }}
+///         "auth": {"basic": {"username": "shipper", "password": "secret-key"}}
 ///     }"#,
 /// )?;
 /// let exporter = OpenSearch::new(read_fields(fields)?, BuildContext::default())?;
@@ -102,8 +104,19 @@ pub enum OpenSearchAuth {
         /// The password.
         password: SecretRef,
     },
-    /// An AWS access key, by which each request is signed.
+    /// A domain or a collection at AWS, to which each request is signed. Needs the feature `opensearch-aws`.
+    #[cfg(feature = "opensearch-aws")]
     Aws(AwsAuth),
+    #[cfg(not(feature = "opensearch-aws"))]
+    #[doc(hidden)]
+    #[serde(deserialize_with = "needs_the_feature")]
+    #[cfg_attr(feature = "schema", schemars(skip))]
+    Aws(std::convert::Infallible),
+}
+
+#[cfg(not(feature = "opensearch-aws"))]
+fn needs_the_feature<'de, D: serde::Deserializer<'de>>(_: D) -> Result<std::convert::Infallible, D::Error> {
+    Err(serde::de::Error::custom("`aws` needs the Cargo feature `opensearch-aws`"))
 }
 
 impl OpenSearchConfig {
@@ -137,7 +150,11 @@ impl OpenSearchConfig {
     }
 
     fn is_collection(&self) -> bool {
-        matches!(&self.auth, OpenSearchAuth::Aws(AwsAuth { service: AwsService::Aoss, .. }))
+        match &self.auth {
+            #[cfg(feature = "opensearch-aws")]
+            OpenSearchAuth::Aws(auth) => auth.is_collection(),
+            _ => false,
+        }
     }
 
     /// Where bulk requests go on each host.
@@ -194,32 +211,16 @@ pub struct OpenSearch {
     hosts: String,
     config: OpenSearchConfig,
     context: BuildContext,
-    auth: Rotated<Auth>,
+    auth: Auth,
     encoding: Arc<BulkEncoding>,
 }
 
 /// How to get in, secrets included.
-#[derive(Clone, PartialEq)]
 enum Auth {
-    None,
-    Header(HeaderValue),
-    Signed(Signer),
+    Header(Rotated<Option<HeaderValue>>),
+    #[cfg(feature = "opensearch-aws")]
+    Signed(aws::Signer),
 }
-
-impl Auth {
-    fn new(config: &OpenSearchAuth, context: &BuildContext) -> Result<Self, Error> {
-        Ok(match config {
-            OpenSearchAuth::None => Auth::None,
-            OpenSearchAuth::Basic { username, password } => {
-                let password = context.secret("auth.basic.password", password)?;
-                Auth::Header(basic("auth.basic", username.as_bytes(), password.expose().as_bytes())?)
-            }
-            OpenSearchAuth::Aws(auth) => Auth::Signed(Signer::new(auth, context)?),
-        })
-    }
-}
-
-const OPERATION: &str = "opensearch bulk";
 
 pub(crate) fn register(registry: &mut Registry) {
     #[cfg(feature = "schema")]
@@ -233,7 +234,7 @@ impl OpenSearch {
         config.validate()?;
         let dated = Dated::parse(&config.index).map_err(|message| Error::config("index", message))?;
         let addresses = config.addresses(dated.is_some())?;
-        let auth = Rotated::new(Auth::new(&config.auth, &context)?);
+        let auth = Auth::new(&config, &context)?;
         let mut connection = config.connection.clone();
         connection.answer_bytes_max = connection.answer_bytes_max.max(ANSWER_BYTES_MIN);
         let delivery = Delivery::new(OPERATION, &connection, &context)?.with_plain_address();
@@ -249,17 +250,22 @@ impl OpenSearch {
 
     /// Sends a request, signed as the last thing that is done to it.
     async fn send(&self, mut request: Request) -> Result<Answer, Error> {
-        let auth = self.auth.value();
-        match &auth {
-            Auth::None => {}
-            Auth::Header(value) => drop(request.headers_mut().insert(AUTHORIZATION, value.clone())),
-            Auth::Signed(signer) => signer.sign(&mut request, OPERATION)?,
+        match &self.auth {
+            Auth::Header(current) => {
+                let sent = current.value();
+                request.headers_mut().extend(sent.clone().map(|value| (AUTHORIZATION, value)));
+                let answer = self.delivery.send(request).await?;
+                if matches!(answer.status, 401 | 403) {
+                    current.refuse(sent);
+                }
+                Ok(answer)
+            }
+            #[cfg(feature = "opensearch-aws")]
+            Auth::Signed(signer) => {
+                signer.sign(&mut request, OPERATION).await?;
+                self.delivery.send(request).await
+            }
         }
-        let answer = self.delivery.send(request).await?;
-        if matches!(answer.status, 401 | 403) {
-            self.auth.refuse(auth);
-        }
-        Ok(answer)
     }
 
     /// An answer that is about the request as a whole.
@@ -320,8 +326,12 @@ impl Exporter for OpenSearch {
 
     /// Reads the secrets anew.
     async fn refresh(&self) -> Result<(), Error> {
-        let fresh = Auth::new(&self.config.auth, &self.context)?;
-        if !self.auth.renew(fresh) {
+        let is_new = match &self.auth {
+            Auth::Header(current) => current.renew(header(&self.config.auth, &self.context)?),
+            #[cfg(feature = "opensearch-aws")]
+            Auth::Signed(signer) => return signer.refresh().await,
+        };
+        if !is_new {
             let message = "the credentials are still the ones that were not let in";
             return Err(Error::new(ErrorKind::Auth, "opensearch refresh", message).with("hosts", &self.hosts));
         }
@@ -349,4 +359,20 @@ impl fmt::Debug for OpenSearch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OpenSearch").field("hosts", &self.hosts).field("config", &self.config).finish_non_exhaustive()
     }
+}
+
+impl Auth {
+    fn new(config: &OpenSearchConfig, context: &BuildContext) -> Result<Self, Error> {
+        Ok(match &config.auth {
+            #[cfg(feature = "opensearch-aws")]
+            OpenSearchAuth::Aws(auth) => Auth::Signed(aws::Signer::new(auth, &config.connection, context)?),
+            auth => Auth::Header(Rotated::new(header(auth, context)?)),
+        })
+    }
+}
+
+fn header(auth: &OpenSearchAuth, context: &BuildContext) -> Result<Option<HeaderValue>, Error> {
+    let OpenSearchAuth::Basic { username, password } = auth else { return Ok(None) };
+    let password = context.secret("auth.basic.password", password)?;
+    basic("auth.basic", username.as_bytes(), password.expose().as_bytes()).map(Some)
 }

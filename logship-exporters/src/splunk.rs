@@ -24,6 +24,8 @@ pub use crate::delivery::{Connection, TlsVersion};
 use crate::encode::Records;
 use crate::encode::splunk::SplunkEncoding;
 
+const OPERATION: &str = "splunk export";
+
 /// The largest body, in bytes before packing. A server takes what its `max_content_length` says, 838,860,800 unless
 /// changed, and 1,000,000 of old (<https://docs.splunk.com/Documentation/Splunk/latest/Admin/Limitsconf#.5Bhttp_input.5D>);
 /// what is refused is split.
@@ -253,7 +255,7 @@ impl Splunk {
         base.set_path(&if is_whole { path } else { path + "/services/collector" });
         base.set_query(None);
         let token = Credential::new("authorization", "Splunk ", "token", config.token.clone(), context)?;
-        let delivery = Delivery::new("splunk export", &config.connection, context)?;
+        let delivery = Delivery::new(OPERATION, &config.connection, context)?;
         let channel = config.channel.clone().unwrap_or_else(guid);
         let url = match config.endpoint {
             SplunkEndpoint::Event => below(&base, "event"),
@@ -317,7 +319,7 @@ impl Exporter for Splunk {
 
     async fn export(&self, chunk: &Chunk) -> Result<Outcome, Error> {
         let Some(body) = chunk.body() else {
-            return Err(Error::new(ErrorKind::Unexpected, "splunk export", "the chunk was not encoded"));
+            return Err(Error::new(ErrorKind::Unexpected, OPERATION, "the chunk was not encoded"));
         };
         let request = self.request(&self.url, body);
         let token = request.headers().get(&self.token.header).cloned();
@@ -334,7 +336,7 @@ impl Exporter for Splunk {
             Verdict::Received(None) if self.config.acknowledge => {
                 let message =
                     "the token does not acknowledge: switch indexer acknowledgement on for it, or `acknowledge` off";
-                Err(answer::received(Error::new(ErrorKind::Config, "splunk export", message)))
+                Err(answer::received(Error::new(ErrorKind::Config, OPERATION, message)))
             }
             Verdict::Received(_) => Ok(Outcome::all_accepted(chunk.len())),
         }

@@ -246,6 +246,62 @@ async fn a_renewed_client_certificate_is_shown_within_a_minute() {
     assert_eq!(server.clients(), [first.clone(), first, second]);
 }
 
+/// Goal: the same over gRPC, whose connections live long. Method: TLS in front of a server that speaks it, which notes
+/// the certificate of each connection.
+#[cfg(feature = "otlp")]
+#[tokio::test]
+async fn over_grpc_new_files_are_taken_up_too() {
+    use logship_exporters::otlp::Otlp;
+    use logship_testkit::strict::otlp::StrictOtlp;
+
+    let (old, new, clients, files) = (Authority::new(), Authority::new(), Authority::new(), Files::new());
+    let behind = StrictOtlp::start().await.unwrap();
+    let demands = Demands { clients_of: Some(clients.0.der().clone()), ..ANY };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+    let mut config = Arc::unwrap_or_clone(server_config(&new, demands));
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let seen: Arc<Mutex<Vec<CertificateDer<'static>>>> = Arc::default();
+    let (noted, plain) = (Arc::clone(&seen), behind.url().trim_start_matches("http://").to_owned());
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let (acceptor, noted, plain) = (acceptor.clone(), Arc::clone(&noted), plain.clone());
+            tokio::spawn(async move {
+                let mut stream = acceptor.accept(stream).await?;
+                let shown = stream.get_ref().1.peer_certificates().unwrap()[0].clone().into_owned();
+                noted.lock().unwrap().push(shown);
+                let mut server = tokio::net::TcpStream::connect(plain).await?;
+                tokio::io::copy_bidirectional(&mut stream, &mut server).await
+            });
+        }
+    });
+
+    let ca = files.put("ca.pem", &old.pem());
+    let first = clients.sign("first", ExtendedKeyUsagePurpose::ClientAuth);
+    let second = clients.sign("the second one", ExtendedKeyUsagePurpose::ClientAuth);
+    let (certificate, key) = files.put_client(&first);
+    let Value::Object(fields) = json!({"endpoint": url, "protocol": "grpc", "connection": {
+        "ca_file": ca, "client_certificate_file": certificate, "client_key_file": key}})
+    else {
+        unreachable!()
+    };
+    let exporter = Otlp::new(read_fields(fields).unwrap(), BuildContext::default()).unwrap();
+    let error = exporter.check().await.unwrap_err();
+    assert_eq!((error.kind(), error.certainty()), (ErrorKind::Unavailable, Certainty::NotDelivered), "{error}");
+    assert!(error.to_string().contains("TLS"), "{error}");
+    // The handshake failed, so the next call looks at the files.
+    files.put("ca.pem", &(old.pem() + &new.pem()));
+    exporter.check().await.unwrap();
+    files.put_client(&second);
+    exporter.check().await.unwrap();
+    assert_eq!(seen.lock().unwrap().len(), 1, "one connection, as long as nothing is looked at");
+    pass(Duration::from_secs(61)).await;
+    exporter.check().await.unwrap();
+    assert_eq!(*seen.lock().unwrap(), [first.certificate, second.certificate]);
+}
+
 /// Lets the clock run ahead, while nothing is under way.
 async fn pass(time: Duration) {
     tokio::time::pause();

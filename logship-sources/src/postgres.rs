@@ -33,7 +33,6 @@ use logship_core::{
     Source, Start, TextArena, Timestamp, Value, async_trait, read_fields,
 };
 use serde::Deserialize;
-use sqlx::Connection;
 use sqlx::encode::IsNull;
 use sqlx::error::BoxDynError;
 use sqlx::pool::PoolConnection;

@@ -12,10 +12,14 @@ use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
 use logship_core::{BuildContext, Error};
-use reqwest::{Body, Client, Request, Url};
+use reqwest::header::CONTENT_TYPE;
+use reqwest::{Body, Client, Request, Response, Url};
 use tokio::time::error::Elapsed;
 
 use crate::{Connection, RotatedClient};
+
+/// The header with the token of temporary credentials.
+const TOKEN: &str = "x-amz-security-token";
 
 /// Sends what the SDKs ask.
 #[derive(Clone, Debug)]
@@ -71,6 +75,7 @@ impl HttpConnector for SdkClient {
         HttpConnectorFuture::new(async move {
             let request = request.try_into_http1x().map_err(|error| ConnectorError::user(error.into()))?;
             let request = Request::try_from(request.map(Body::wrap)).map_err(failed)?;
+            let token = request.headers().get(TOKEN).map(|token| token.as_bytes().to_vec());
             let client = this.client_for(request.url());
             let answer = client.execute(request);
             let response = match this.patience {
@@ -81,10 +86,37 @@ impl HttpConnector for SdkClient {
                 None => answer.await,
             };
             let response = response.map_err(failed)?;
-            let response = http::Response::<Body>::from(response).map(SdkBody::from_body_1_x);
+            let response = match token {
+                Some(token) if !token.is_empty() && !is_an_answer(&response) => {
+                    concealed(response, &token).await.map_err(failed)?
+                }
+                _ => http::Response::<Body>::from(response).map(SdkBody::from_body_1_x),
+            };
             HttpResponse::try_from(response).map_err(|error| ConnectorError::other(error.into(), None))
         })
     }
+}
+
+/// Whether this is what the SDK asked for, which it reads and does not show.
+fn is_an_answer(response: &Response) -> bool {
+    let content_type = response.headers().get(CONTENT_TYPE).and_then(|text| text.to_str().ok()).unwrap_or_default();
+    response.status().is_success() && ["json", "xml", "cbor"].iter().any(|form| content_type.contains(form))
+}
+
+/// The same without the token of the session, which some repeat with the request they refuse. The SDK's errors and what it
+/// traces hold what was answered. As long as before, as its length was said.
+async fn concealed(mut response: Response, token: &[u8]) -> Result<http::Response<SdkBody>, reqwest::Error> {
+    let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
+    let mut body = response.bytes().await?.to_vec();
+    let mut from = 0;
+    while let Some(at) = body[from..].windows(token.len()).position(|part| part == token) {
+        let end = from + at + token.len();
+        body[from + at..end].fill(b'*');
+        from = end;
+    }
+    let mut concealed = http::Response::new(SdkBody::from(body));
+    (*concealed.status_mut(), *concealed.headers_mut()) = (status, headers);
+    Ok(concealed)
 }
 
 fn failed(error: reqwest::Error) -> ConnectorError {

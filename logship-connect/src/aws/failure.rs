@@ -83,7 +83,6 @@ fn classify(code: &str, status: u16) -> (ErrorKind, Advice, Certainty, &'static 
             | "RequestLimitExceeded"
             | "ProvisionedThroughputExceededException"
             | "BandwidthLimitExceeded"
-            | "KMSThrottlingException"
             | "SlowDown",
             _,
         )
@@ -124,10 +123,9 @@ fn classify(code: &str, status: u16) -> (ErrorKind, Advice, Certainty, &'static 
         ("RequestEntityTooLarge", _) | (_, 413) => {
             (ErrorKind::TooLarge, Advice::Split, NotDelivered, "the request is too large")
         }
-        // A success that cannot be read is an error to the SDKs, and what it was about may have happened.
-        (_, 200..=299) => {
-            (ErrorKind::Protocol, Advice::Never, Unknown, "the answer makes no sense: check the endpoint")
-        }
+        // A success that cannot be read is an error to the SDKs, and what it was about may have happened. It may also be
+        // the page of a proxy, which goes away.
+        (_, 200..=299) => (ErrorKind::Protocol, later, Unknown, "the answer makes no sense: check the endpoint"),
         (_, 300..=399) => {
             (ErrorKind::Config, Advice::Never, NotDelivered, "redirected, which is never followed: set the endpoint")
         }
@@ -153,7 +151,7 @@ mod tests {
             ("AccessDeniedException", 400, ErrorKind::Auth, Advice::Never, Certainty::NotDelivered),
             ("ResourceNotFoundException", 400, ErrorKind::NotFound, Advice::Never, Certainty::NotDelivered),
             ("ServiceUnavailableException", 500, ErrorKind::Unavailable, later, Certainty::Unknown),
-            ("", 200, ErrorKind::Protocol, Advice::Never, Certainty::Unknown),
+            ("", 200, ErrorKind::Protocol, later, Certainty::Unknown),
             ("", 503, ErrorKind::Unavailable, later, Certainty::Unknown),
             ("", 401, ErrorKind::Auth, Advice::Refresh, Certainty::NotDelivered),
             ("InvalidParameterException", 400, ErrorKind::Rejected, Advice::Never, Certainty::NotDelivered),

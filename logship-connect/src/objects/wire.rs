@@ -78,7 +78,7 @@ impl HttpService for Wire {
             status,
             StatusCode::NOT_MODIFIED | StatusCode::NOT_FOUND | StatusCode::CONFLICT | StatusCode::PRECONDITION_FAILED
         );
-        if status.is_success() || is_theirs {
+        if status.is_success() {
             return Ok(response);
         }
         let (parts, body) = response.into_parts();
@@ -89,8 +89,11 @@ impl HttpService for Wire {
         {
             text.extend_from_slice(&part[..part.len().min(REFUSAL_BYTES_MAX - text.len())]);
         }
-        let header = |name: &str| Some(parts.headers.get(name)?.to_str().ok()?.to_owned());
         let text = hide(&String::from_utf8_lossy(&text), &secrets);
+        if is_theirs {
+            return Ok(HttpResponse::from_parts(parts, text.into()));
+        }
+        let header = |name: &str| Some(parts.headers.get(name)?.to_str().ok()?.to_owned());
         // Azure says it in a header, the others in XML.
         let code = header("x-ms-error-code").or_else(|| element(&text, "Code"));
         let said = element(&text, "Message").unwrap_or_else(|| text.trim().to_owned());

@@ -304,6 +304,7 @@ impl Chunker {
             begins: open.begins,
             attempt: 0,
             body: None,
+            sent: Arc::default(),
         };
         Some(Cut { chunk, late: open.late, refused: open.refused, spans: open.spans })
     }

@@ -185,6 +185,7 @@ impl Courier {
             }
         };
         self.meter.attempted(began.elapsed());
+        part.chunk.recount(&mut self.lock().wire_bytes);
         let worked = match &answer {
             Ok(outcome) => outcome.accepted_count() > 0 || outcome.rejected().next().is_some(),
             // It read the request and does not want it.

@@ -13,12 +13,13 @@ use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bytes::{BufMut, Bytes, BytesMut};
 use http_body_util::BodyExt;
+use logship_connect::RotatedClient;
 use logship_core::{Advice, Body, BuildContext, Certainty, Compression, Error, ErrorKind};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, TE};
 use reqwest::{Method, Request, Url};
 
 use crate::conceal::Concealed;
-use crate::delivery::{Connection, classify_status, host_of};
+use crate::delivery::{Connection, classify_status, host_of, no_answer};
 
 /// Details come with and without padding.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -27,9 +28,8 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 );
 
 /// Makes calls. It never retries; dropping a call resets its stream.
-#[derive(Clone)]
 pub(super) struct Calls {
-    client: reqwest::Client,
+    client: RotatedClient,
     operation: &'static str,
     answer_bytes_max: usize,
 }
@@ -64,14 +64,14 @@ impl Status {
 }
 
 impl Calls {
-    /// Certificates and keys in files are read once, here.
+    /// Makes a client, as everything over HTTP does.
     pub(super) fn new(
         operation: &'static str,
         url: &Url,
         connection: &Connection,
         context: &BuildContext,
     ) -> Result<Self, Error> {
-        let client = connection.grpc_client(operation, context, url.scheme() == "http")?;
+        let client = RotatedClient::grpc(operation, connection, context, url.scheme() == "http")?;
         Ok(Calls { client, operation, answer_bytes_max: connection.answer_bytes_max })
     }
 
@@ -89,14 +89,15 @@ impl Calls {
         let mut request = Request::new(Method::POST, url);
         *request.headers_mut() = headers;
         *request.body_mut() = Some(framed(body));
-        let response = self.client.execute(request).await.map_err(|error| self.no_answer(&host, error))?;
+        let fail = |error: reqwest::Error| no_answer(self.operation, &self.client, &host, error);
+        let response = self.client.client().execute(request).await.map_err(fail)?;
         let (http_status, mut headers) = (response.status().as_u16(), response.headers().clone());
         // A reply without a message has its status among the headers.
         let mut status = status_of(&headers);
         let mut body = reqwest::Body::from(response);
         let mut message = BytesMut::new();
         while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|error| self.no_answer(&host, error))?;
+            let frame = frame.map_err(fail)?;
             match frame.into_data() {
                 Ok(data) if message.len() + data.len() > self.answer_bytes_max => {
                     let words = "the answer is longer than connection.answer_bytes_max";
@@ -113,20 +114,6 @@ impl Calls {
         let message = concealed.hide(unframed(message.freeze()));
         let status = status.map(|status| status.without(&concealed));
         Ok(Reply { host, http_status, headers, message, status })
-    }
-
-    /// What it means that a call failed before its reply was whole.
-    fn no_answer(&self, host: &str, error: reqwest::Error) -> Error {
-        let error = error.without_url();
-        if error.is_builder() {
-            return Error::new(ErrorKind::Config, self.operation, "the request cannot be made").with_source(error);
-        }
-        if error.is_connect() {
-            let failed = Error::new(ErrorKind::Unavailable, self.operation, "cannot connect");
-            return failed.with("host", host).with_source(error);
-        }
-        self.failed(host, ErrorKind::Unavailable, "the connection broke before the answer was complete")
-            .with_source(error)
     }
 
     /// What it means that somebody else than a service of gRPC answered. Read as gRPC asks

@@ -1,5 +1,13 @@
 //! Any server that takes logs by the OpenTelemetry protocol, over HTTP or gRPC.
 
+mod answer;
+mod grpc;
+mod json;
+mod model;
+mod protobuf;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -22,14 +30,6 @@ use self::protobuf::Protobuf;
 use crate::delivery::{Answer, Delivery, host_of, parse_url, secret_value};
 pub use crate::delivery::{Connection, TlsVersion};
 use crate::rotated::Rotated;
-
-mod answer;
-mod grpc;
-mod json;
-mod model;
-mod protobuf;
-#[cfg(test)]
-mod tests;
 
 const OPERATION: &str = "otlp export";
 
@@ -174,7 +174,7 @@ pub struct Otlp {
 #[derive(Debug)]
 enum Transport {
     Http(Delivery),
-    Grpc(Calls),
+    Grpc(Box<Calls>),
 }
 
 pub(crate) fn register(registry: &mut Registry) {
@@ -202,7 +202,7 @@ impl Otlp {
         }
         let headers = headers(&config, url_auth.as_ref(), &context)?;
         let transport = match config.protocol {
-            OtlpProtocol::Grpc => Transport::Grpc(Calls::new(OPERATION, &url, &config.connection, &context)?),
+            OtlpProtocol::Grpc => Transport::Grpc(Calls::new(OPERATION, &url, &config.connection, &context)?.into()),
             _ => Transport::Http(Delivery::new(OPERATION, &config.connection, &context)?),
         };
         let encoding: Arc<dyn Encoding> = match config.protocol {
@@ -275,35 +275,6 @@ impl Otlp {
     }
 }
 
-/// The error that an answer over HTTP is. The protocol has fewer statuses that are tried again than others have
-/// (<https://opentelemetry.io/docs/specs/otlp/#retryable-response-codes>).
-fn refused(delivery: &Delivery, answer: &Answer) -> Error {
-    let error = delivery.refused(answer);
-    let is_retryable = matches!(answer.status, 429 | 502 | 503 | 504);
-    match error.advice() {
-        Advice::After(_) if !is_retryable => error.advise(Advice::Never),
-        _ => error,
-    }
-}
-
-fn grpc_reply(calls: &Calls, reply: &Reply) -> Result<Said, Error> {
-    match &reply.status {
-        Some(status) if status.code == 0 => match read_protobuf(&reply.message) {
-            Some(said) => Ok(said),
-            None => Err(calls.failed(&reply.host, ErrorKind::Protocol, "the answer is not that of a server of OTLP")),
-        },
-        Some(status) => {
-            let error = grpc_error(OPERATION, status.code, &status.text, status.details.as_deref());
-            Err(error.with("host", &reply.host))
-        }
-        None if reply.http_status == 200 => {
-            Err(calls.failed(&reply.host, ErrorKind::Unavailable, "the answer ended without a status"))
-        }
-        // A proxy, or a server of something else.
-        None => Err(calls.not_grpc(reply)),
-    }
-}
-
 #[async_trait]
 impl Exporter for Otlp {
     fn kind(&self) -> &'static str {
@@ -355,6 +326,35 @@ impl Exporter for Otlp {
 impl fmt::Debug for Otlp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Otlp").field("host", &host_of(&self.url)).field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// The error that an answer over HTTP is. The protocol has fewer statuses that are tried again than others have
+/// (<https://opentelemetry.io/docs/specs/otlp/#retryable-response-codes>).
+fn refused(delivery: &Delivery, answer: &Answer) -> Error {
+    let error = delivery.refused(answer);
+    let is_retryable = matches!(answer.status, 429 | 502 | 503 | 504);
+    match error.advice() {
+        Advice::After(_) if !is_retryable => error.advise(Advice::Never),
+        _ => error,
+    }
+}
+
+fn grpc_reply(calls: &Calls, reply: &Reply) -> Result<Said, Error> {
+    match &reply.status {
+        Some(status) if status.code == 0 => match read_protobuf(&reply.message) {
+            Some(said) => Ok(said),
+            None => Err(calls.failed(&reply.host, ErrorKind::Protocol, "the answer is not that of a server of OTLP")),
+        },
+        Some(status) => {
+            let error = grpc_error(OPERATION, status.code, &status.text, status.details.as_deref());
+            Err(error.with("host", &reply.host))
+        }
+        None if reply.http_status == 200 => {
+            Err(calls.failed(&reply.host, ErrorKind::Unavailable, "the answer ended without a status"))
+        }
+        // A proxy, or a server of something else.
+        None => Err(calls.not_grpc(reply)),
     }
 }
 

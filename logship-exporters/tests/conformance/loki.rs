@@ -213,6 +213,20 @@ async fn a_success_that_is_none_confirms_nothing() {
     assert_eq!(places(&export(&exporter, vec![record(1, Timestamp::now(), "a")]).await.unwrap()), [0]);
 }
 
+/// Goal: what the distributor takes and an ingester does not is sent in halves. Method: Loki's own words of that.
+#[tokio::test]
+async fn what_is_too_large_within_loki_is_split() {
+    let server = StrictLoki::start().await.unwrap();
+    let exporter = unlimited(&server.url());
+    let words =
+        "rpc error: code = ResourceExhausted desc = grpc: received message larger than max (12948666 vs. 4194304)";
+    server.answer_next(1, 500, words);
+    let chunk = vec![record(1, Timestamp::now(), "a"), record(2, Timestamp::now(), "b")];
+    let error = export(&exporter, chunk).await.unwrap_err();
+    let what = (error.kind(), error.advice(), error.certainty());
+    assert_eq!(what, (ErrorKind::TooLarge, Advice::Split, Certainty::Unknown), "{error}");
+}
+
 #[tokio::test]
 async fn every_way_to_be_let_in_is_checked_without_a_record() {
     let server = StrictLoki::start().await.unwrap();

@@ -245,8 +245,15 @@ fn a_wrong_configuration_is_refused_before_anything_is_sent() {
         (json!({"hosts": [host], "index": "logs-%q"}), "index"),
         (json!({"hosts": [host], "index": "logs", "chunk_bytes_max": 104_857_601}), "chunk_bytes_max"),
         (json!({"hosts": [host], "index": "logs", "auth": {"aws": {"service": "s3"}}}), "service"),
-        // The tests' own environment has no key.
-        (json!({"hosts": [host], "index": "logs", "auth": {"aws": {"region": "r"}}}), "AWS_ACCESS_KEY_ID"),
+        (
+            json!({"hosts": [host], "index": "logs", "auth": {"aws": {"credentials": {"static":
+                {"access_key_id": "x", "secret_access_key": {"env": "LOGSHIP_TEST_NOT_SET"}}}}}}),
+            "auth.aws.credentials.static.secret_access_key",
+        ),
+        (
+            json!({"hosts": [host], "index": "logs", "auth": {"aws": {"role": {"arn": "a", "session_secs": 1}}}}),
+            "auth.aws.role.session_secs",
+        ),
         (
             json!({"hosts": [host], "index": "logs", "auth": {"basic": {"username": "a:b", "password": "hunter2"}}}),
             "auth",

@@ -8,6 +8,7 @@ use logship_testkit::strict::datadog::StrictDatadog;
 use logship_testkit::strict::elasticsearch::StrictElasticsearch;
 use logship_testkit::strict::firehose::StrictFirehose;
 use logship_testkit::strict::gcp_logging::StrictGcpLogging;
+use logship_testkit::strict::http::StrictHttp;
 use logship_testkit::strict::kinesis::StrictKinesis;
 use logship_testkit::strict::loggly::StrictLoggly;
 use logship_testkit::strict::logzio::StrictLogzio;
@@ -18,13 +19,14 @@ use logship_testkit::strict::otlp::StrictOtlp;
 use logship_testkit::strict::splunk::StrictSplunk;
 
 /// What there is, and the port of each unless another is given.
-const DESTINATIONS: [(&str, u16); 14] = [
+const DESTINATIONS: [(&str, u16); 15] = [
     ("azure_monitor", 8284),
     ("cloudwatch", 4586),
     ("datadog", 8282),
     ("elasticsearch", 9200),
     ("firehose", 4573),
     ("gcp_logging", 8285),
+    ("http", 8090),
     ("kinesis", 4568),
     ("loggly", 8080),
     ("logzio", 8070),
@@ -65,6 +67,7 @@ async fn main() -> io::Result<()> {
             let server = StrictGcpLogging::start_on(port).await?;
             serve(name, server, |server| format!("{}, key {}", server.url(), server.service_account_key())).await
         }
+        "http" => serve(name, StrictHttp::start_on(port).await?, |server| server.url()).await,
         "kinesis" => {
             let server = StrictKinesis::start_on(port).await?;
             server.create("logs");

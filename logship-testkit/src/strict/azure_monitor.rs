@@ -189,7 +189,7 @@ impl AzureMonitor {
         seen.items = rows.len();
         seen.stored = rows.len();
         rows.into_iter().for_each(|row| self.keep(row));
-        Ok(Reply { status: 204, content_type: "", body: String::new() })
+        Ok(Reply::text(204, ""))
     }
 
     /// Keeps what the real one keeps of a row.

@@ -26,14 +26,13 @@ pub enum Fault {
     /// Answers a success whose body says that nothing was taken, and nothing is. For destinations whose
     /// [`error_in_success`](super::Destination::error_in_success) has one; others go on as usual.
     ErrorInSuccess,
-    /// Answers this. Nothing is stored. For stand-ins that are a [`Strict`](super::Strict).
+    /// Answers this. Nothing is stored.
     Answer(Reply),
     /// Stores the records, then closes the connection without an answer.
     LoseAnswer,
     /// Stores the records, sends the first half of the answer, then closes the connection.
     TruncateAnswer,
-    /// Reads the request, then waits for the stand-in's `release` (such as [`Strict::release`](super::Strict::release))
-    /// before it goes on as usual.
+    /// Reads the request, then waits for [`Strict::release`](super::Strict::release) before it goes on as usual.
     Hang,
     /// Waits so long, then goes on as usual.
     Slow(Duration),
@@ -82,11 +81,12 @@ impl Items {
     }
 }
 
-/// The faults that lie ahead.
+/// The faults that lie ahead, and how often each of those by chance was met.
 #[derive(Debug, Default)]
 pub(super) struct Script {
     planned: VecDeque<Fault>,
     chaos: Option<(fastrand::Rng, u8)>,
+    met: Vec<usize>,
 }
 
 impl Script {
@@ -99,11 +99,17 @@ impl Script {
     }
 
     pub(super) fn clear(&mut self) {
-        *self = Script::default();
+        self.planned.clear();
+        self.chaos = None;
+    }
+
+    /// How often each of these ways was drawn by chance.
+    pub(super) fn met(&self, ways: usize) -> Vec<usize> {
+        (0..ways).map(|way| self.met.get(way).copied().unwrap_or_default()).collect()
     }
 
     /// The fault of the next request: the next that was planned, else one of these by chance, if chance was asked for.
-    pub(super) fn next_of(&mut self, ways: &[Fault]) -> Option<Fault> {
+    pub(super) fn next(&mut self, ways: &[Fault]) -> Option<Fault> {
         if let Some(fault) = self.planned.pop_front() {
             return Some(fault);
         }
@@ -111,26 +117,15 @@ impl Script {
         if chance.u8(..100) >= *percent || ways.is_empty() {
             return None;
         }
-        let mut fault = ways[chance.usize(..ways.len())].clone();
+        let way = chance.usize(..ways.len());
+        self.met.resize(ways.len().max(self.met.len()), 0);
+        self.met[way] += 1;
+        let mut fault = ways[way].clone();
         if let Fault::Busy(Items::Percent { seed, .. }) = &mut fault {
             // Not the same records each time.
             *seed = chance.u64(..);
         }
         Some(fault)
-    }
-
-    /// The same, of the ways of a destination that answers for each record.
-    pub(super) fn next(&mut self) -> Option<Fault> {
-        self.next_of(&[
-            Fault::status_after(429, "1"),
-            Fault::status(503),
-            Fault::ProxyPage(502),
-            Fault::DropUnread,
-            Fault::LoseAnswer,
-            Fault::TruncateAnswer,
-            Fault::Hang,
-            Fault::Busy(Items::Percent { percent: 30, seed: 0 }),
-        ])
     }
 }
 

@@ -8,7 +8,7 @@
 
 mod push;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::time::Duration;
 
@@ -61,6 +61,8 @@ pub struct Loki {
     /// The newest time of each stream.
     newest: BTreeMap<String, i64>,
     entries: Vec<Entry>,
+    /// The places of the entries of each stream and time.
+    places: HashMap<(String, i64), Vec<usize>>,
 }
 
 /// `limits_config`, with its defaults.
@@ -106,6 +108,7 @@ impl StrictLoki {
             forgets_repeats: false,
             newest: BTreeMap::new(),
             entries: Vec::new(),
+            places: HashMap::new(),
         };
         Self::of(loki, port).await
     }
@@ -235,13 +238,12 @@ impl Loki {
                 faults.push(Fault::too_far_behind(&entry, cutoff));
             } else {
                 *newest = entry.nanos.max(*newest);
-                let is_same = |known: &Entry| {
-                    (known.nanos, &known.stream, &known.line) == (entry.nanos, &entry.stream, &entry.line)
-                };
-                if !self.forgets_repeats && self.entries.iter().any(is_same) {
+                let places = self.places.entry((entry.stream.clone(), entry.nanos)).or_default();
+                if !self.forgets_repeats && places.iter().any(|place| self.entries[*place].line == entry.line) {
                     seen.duplicates += 1;
                 } else {
                     seen.stored += 1;
+                    places.push(self.entries.len());
                     self.entries.push(entry);
                 }
             }

@@ -13,6 +13,7 @@ pub mod firehose;
 pub mod gcp_logging;
 pub mod gcs;
 pub mod google;
+pub mod http;
 pub mod kinesis;
 pub mod loggly;
 pub mod logzio;

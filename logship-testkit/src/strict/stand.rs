@@ -8,14 +8,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::{HeaderMap, HeaderValue, Response, header};
+use axum::http::{HeaderMap, Response, header};
 use bytes::Bytes;
+use futures::StreamExt;
 use serde_json::Value;
 use tokio::sync::watch;
 
 use super::faults::{Fault, Items, Script, SeenRequest};
 use super::server::{Line, Server};
-use super::wire::{Unreadable, answer, parse_query, proxy_page, read_up_to, truncated, unpack_as};
+use super::wire::{Unreadable, answer, parse_query, proxy_page, read_up_to, respond, truncated, unpack_as};
 
 /// More than any destination takes.
 const BODY_BYTES_MAX: usize = 256 * 1024 * 1024;
@@ -59,26 +60,42 @@ impl Call {
 pub struct Reply {
     /// The status.
     pub status: u16,
-    /// What the body is; an empty one is sent without it.
+    /// What the body is; nothing where there is none.
     pub content_type: &'static str,
     /// The body.
-    pub body: String,
+    pub body: Bytes,
+    /// Further headers, by their names in lower case.
+    pub headers: Vec<(&'static str, String)>,
+    /// What comes behind the body, where the protocol has that.
+    pub trailers: Vec<(&'static str, String)>,
 }
 
 impl Reply {
+    /// This status with this body.
+    pub fn of(status: u16, content_type: &'static str, body: impl Into<Bytes>) -> Self {
+        Reply { status, content_type, body: body.into(), headers: Vec::new(), trailers: Vec::new() }
+    }
+
     /// This status with a body of JSON.
     pub fn new(status: u16, body: Value) -> Self {
-        Reply { status, content_type: "application/json", body: body.to_string() }
+        Reply::of(status, "application/json", body.to_string())
     }
 
     /// This status with a body of plain text.
     pub fn text(status: u16, body: impl Into<String>) -> Self {
-        Reply { status, content_type: "text/plain; charset=utf-8", body: body.into() }
+        let body = body.into();
+        Reply::of(status, if body.is_empty() { "" } else { "text/plain; charset=utf-8" }, body)
     }
 
     /// A page in place of an answer, as of a proxy that wants its user to sign in.
     pub(super) fn page(status: u16) -> Self {
-        Reply { status, content_type: "text/html", body: "<html>sign in first</html>".to_owned() }
+        Reply::of(status, "text/html", "<html>sign in first</html>")
+    }
+
+    /// With one more header.
+    pub(super) fn with(mut self, name: &'static str, value: &str) -> Self {
+        self.headers.push((name, value.to_owned()));
+        self
     }
 }
 
@@ -86,6 +103,12 @@ impl Reply {
 pub trait Destination: fmt::Debug + Send + 'static {
     /// Whether requests to this path carry records: only such ones fail on request.
     fn takes_records_at(&self, path: &str) -> bool;
+
+    /// Whether a body that begins so has no records, as that of a check may have: such a request does not fail either.
+    fn is_empty(&self, begin: &[u8]) -> bool {
+        let _ = begin;
+        false
+    }
 
     /// Answers a request, keeps what it accepts, and notes in `seen` what it counted.
     fn answer(&mut self, call: &Call, seen: &mut SeenRequest) -> Reply;
@@ -99,6 +122,13 @@ pub trait Destination: fmt::Debug + Send + 'static {
 
     /// How it fails with this status.
     fn failure(&self, status: u16) -> Reply;
+
+    /// The same for this call, with a `Retry-After`.
+    fn fail(&self, call: &Call, status: u16, retry_after: Option<&str>) -> Reply {
+        let _ = call;
+        let reply = self.failure(status);
+        retry_after.into_iter().fold(reply, |reply, value| reply.with("retry-after", value))
+    }
 
     /// A success that says in its body that nothing was taken. None, as by default, where there is no such thing.
     fn error_in_success(&self) -> Option<Reply> {
@@ -239,6 +269,14 @@ impl<D: Destination> Strict<D> {
         self.state().script.chaos(seed, percent);
     }
 
+    /// The ways in which it [fails by chance](Strict::fail_at_random), each with how often it did.
+    pub fn failed(&self) -> Vec<(Fault, usize)> {
+        let state = self.state();
+        let ways = state.destination.ways_to_fail();
+        let met = state.script.met(ways.len());
+        ways.into_iter().zip(met).collect()
+    }
+
     /// Forgets all faults that lie ahead.
     pub fn heal(&self) {
         self.state().script.clear();
@@ -254,6 +292,11 @@ impl<D: Destination> Strict<D> {
     pub async fn arrived(&self, requests: usize) {
         // The sender lives in `self`, so that waiting cannot fail.
         let _ = self.node.arrived.subscribe().wait_for(|arrived| *arrived >= requests).await;
+    }
+
+    /// How many times a record was to be stored that was there already.
+    pub fn duplicates(&self) -> usize {
+        self.state().requests.iter().map(|request| request.duplicates).sum()
     }
 
     /// All requests up to now.
@@ -282,7 +325,7 @@ async fn handle<D: Destination>(
     let (parts, body) = request.into_parts();
     let path = parts.uri.path().to_owned();
     let user_agent = parts.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let (place, fault) = {
+    let place = {
         let mut state = node.state();
         state.requests.push(SeenRequest {
             method: parts.method.to_string(),
@@ -290,12 +333,18 @@ async fn handle<D: Destination>(
             user_agent: user_agent.to_owned(),
             ..SeenRequest::default()
         });
-        let takes_records = state.destination.takes_records_at(&path);
-        let ways = state.destination.ways_to_fail();
-        let fault = if takes_records { state.script.next_of(&ways) } else { None };
-        (state.requests.len() - 1, (takes_records, fault))
+        state.requests.len() - 1
     };
-    let (takes_records, fault) = fault;
+    let mut body = body.into_data_stream();
+    let begin = body.next().await;
+    let (takes_records, fault) = {
+        let mut state = node.state();
+        let Shared { destination, script, .. } = &mut *state;
+        let bytes = begin.as_ref().and_then(|part| part.as_ref().ok());
+        let takes_records = destination.takes_records_at(&path)
+            && !destination.is_empty(bytes.map(|bytes| &bytes[..]).unwrap_or_default());
+        (takes_records, if takes_records { script.next(&destination.ways_to_fail()) } else { None })
+    };
     // Whoever waits for the arrival and then releases reaches this request too.
     let released = node.released.subscribe();
     if takes_records {
@@ -305,7 +354,7 @@ async fn handle<D: Destination>(
         line.cut();
         return Response::default();
     }
-    let wire = read_up_to(body, BODY_BYTES_MAX).await;
+    let wire = read_up_to(futures::stream::iter(begin).chain(body), BODY_BYTES_MAX).await;
     let response = match wire {
         None => answer(413, "text/plain", Body::empty()),
         Some(wire) => {
@@ -336,11 +385,7 @@ async fn answer_with_fault<D: Destination>(
     match fault {
         None => usual(),
         Some(Fault::Status { status, retry_after }) => {
-            let mut response = respond(&node.state().destination.failure(status));
-            if let Some(value) = retry_after.and_then(|text| HeaderValue::try_from(text).ok()) {
-                response.headers_mut().insert(header::RETRY_AFTER, value);
-            }
-            response
+            respond(&node.state().destination.fail(call, status, retry_after.as_deref()))
         }
         Some(Fault::ProxyPage(status)) => proxy_page(status),
         Some(Fault::Answer(reply)) => respond(&reply),
@@ -380,12 +425,4 @@ async fn answer_with_fault<D: Destination>(
             Response::default()
         }
     }
-}
-
-fn respond(reply: &Reply) -> Response<Body> {
-    let mut response = answer(reply.status, reply.content_type, reply.body.clone());
-    if reply.body.is_empty() {
-        response.headers_mut().remove(header::CONTENT_TYPE);
-    }
-    response
 }

@@ -3,13 +3,18 @@
 use std::io::{self, Read};
 
 use axum::body::Body;
-use axum::http::{HeaderValue, Response, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, header};
 use bytes::{Bytes, BytesMut};
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
+use http_body_util::{BodyExt, Full};
+
+use super::stand::Reply;
 
 /// A body, or `None` if it is larger. It is read to its end in either case: whoever sends it is to see the answer.
-pub(super) async fn read_up_to(body: Body, bytes_max: usize) -> Option<Bytes> {
-    let mut parts = body.into_data_stream();
+pub(super) async fn read_up_to(
+    mut parts: impl Stream<Item = Result<Bytes, axum::Error>> + Unpin,
+    bytes_max: usize,
+) -> Option<Bytes> {
     let mut bytes = BytesMut::new();
     let mut is_too_large = false;
     while let Some(Ok(part)) = parts.next().await {
@@ -67,11 +72,11 @@ fn unpacked(packed: impl Read, bytes_max: usize) -> io::Result<Option<Bytes>> {
     Ok((body.len() <= bytes_max).then(|| body.into()))
 }
 
-/// The answer with its full length in the header and half of its body.
+/// The answer with its full length in the header and half of its body. One that is empty says that it has a byte.
 pub(super) async fn truncated(response: Response<Body>) -> Response<Body> {
     let (mut parts, body) = response.into_parts();
-    let whole = read_up_to(body, usize::MAX).await.unwrap_or_default();
-    parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(whole.len()));
+    let whole = read_up_to(body.into_data_stream(), usize::MAX).await.unwrap_or_default();
+    parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(whole.len().max(1)));
     let half = whole.slice(..whole.len() / 2);
     let cut_off = Err(io::Error::from(io::ErrorKind::ConnectionAborted));
     Response::from_parts(parts, Body::from_stream(futures::stream::iter([Ok(half), cut_off])))
@@ -85,6 +90,34 @@ pub(super) fn answer(status: u16, content_type: &'static str, body: impl Into<Bo
     }
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
+}
+
+/// The answer that a reply is.
+pub(super) fn respond(reply: &Reply) -> Response<Body> {
+    let body = match reply.trailers.as_slice() {
+        [] => Body::from(reply.body.clone()),
+        trailers => {
+            let trailers = header_map(trailers);
+            Body::new(Full::new(reply.body.clone()).with_trailers(async move { Some(Ok(trailers)) }))
+        }
+    };
+    let mut response = answer(reply.status, reply.content_type, body);
+    if reply.content_type.is_empty() {
+        response.headers_mut().remove(header::CONTENT_TYPE);
+    }
+    response.headers_mut().extend(header_map(&reply.headers));
+    response
+}
+
+/// Without those that cannot be sent.
+fn header_map(headers: &[(&'static str, String)]) -> HeaderMap {
+    let mut map = HeaderMap::new();
+    for (name, value) in headers {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            map.append(HeaderName::from_static(name), value);
+        }
+    }
+    map
 }
 
 /// The page of a proxy that stands before the destination.

@@ -1,8 +1,8 @@
 //! What Elasticsearch's answers look like.
 
-use axum::body::Body;
-use axum::http::{HeaderValue, Response, header};
 use serde_json::{Map, Value, json};
+
+use super::super::stand::Reply;
 
 /// Something Elasticsearch refuses: a whole request, or one item of a bulk request.
 #[derive(Clone, Debug)]
@@ -55,24 +55,11 @@ impl Refusal {
 }
 
 /// An answer with a JSON body, cut down to what `filter_path` asks for.
-pub(super) fn json_answer(status: u16, body: &Value, filter_path: Option<&str>) -> Response<Body> {
-    let text = match filter_path {
-        Some(patterns) => filtered(body, patterns).to_string(),
-        None => body.to_string(),
-    };
-    answer(status, "application/json", text)
-}
-
-/// An answer as each one of Elasticsearch's is: official clients refuse servers that do not name the product.
-pub(super) fn answer(status: u16, content_type: &'static str, body: impl Into<Body>) -> Response<Body> {
-    let mut response = Response::new(body.into());
-    if let Ok(status) = status.try_into() {
-        *response.status_mut() = status;
+pub(super) fn json_answer(status: u16, body: &Value, filter_path: Option<&str>) -> Reply {
+    match filter_path {
+        Some(patterns) => Reply::new(status, filtered(body, patterns)),
+        None => Reply::of(status, "application/json", body.to_string()),
     }
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-    headers.insert("x-elastic-product", HeaderValue::from_static("Elasticsearch"));
-    response
 }
 
 /// The parts of `body` that one of the comma-separated patterns names. A pattern is a path of names divided by dots;

@@ -1,52 +1,84 @@
-//! How requests come in, and how answers go out or fail to.
+//! How requests are read, and where each goes.
 
-use std::sync::Arc;
-
-use axum::body::Body;
-use axum::extract::{ConnectInfo, Request, State};
-use axum::http::request::Parts;
-use axum::http::{HeaderValue, Method, Response, header};
 use bytes::Bytes;
 use serde_json::{Value, json};
-use tokio::sync::watch;
 
-use super::super::faults::{Fault, Items, SeenRequest};
-use super::super::server::Line;
-use super::super::wire::{parse_query, proxy_page, read_up_to, truncated, unpack};
-use super::answer::{Refusal, answer, json_answer};
+use super::super::faults::{Items, SeenRequest};
+use super::super::stand::{Call, Reply};
+use super::super::wire::unpack;
+use super::answer::{Refusal, json_answer};
 use super::store::{Verdict, refused_item};
-use super::{Node, bulk};
+use super::{Elasticsearch, bulk};
 
 /// What another product that speaks the same API does otherwise.
 pub(in crate::strict) trait Dialect: std::fmt::Debug + Send + Sync {
     /// Turns away who is not let in, and what is not known.
-    fn admit(&self, head: &Parts, wire: &[u8]) -> Result<(), Box<Response<Body>>>;
+    fn admit(&self, call: &Call) -> Result<(), Reply>;
 
     /// What is said of a body that is too large.
-    fn too_large(&self, bytes_max: usize) -> Response<Body>;
+    fn too_large(&self, bytes_max: usize) -> Reply;
 
     /// What it says about itself, if it does.
     fn banner(&self) -> Option<Value>;
 }
 
-/// What is left of a request when its body has been read.
-struct Call {
-    method: Method,
-    path: String,
-    query: Vec<(String, String)>,
+/// A request whose body was unpacked.
+pub(super) struct Read<'a> {
+    call: &'a Call,
     body: Bytes,
-    /// Its place in the log of requests.
-    seen: usize,
+    /// The items to turn away for now.
+    busy: Option<&'a Items>,
+    seen: &'a mut SeenRequest,
 }
 
-impl Call {
-    fn parameter(&self, name: &str) -> Option<&str> {
-        self.query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+impl<'a> Read<'a> {
+    /// Unpacks a body, if who sends it is let in and it has a form Elasticsearch reads.
+    pub(super) fn new(
+        server: &Elasticsearch,
+        call: &'a Call,
+        busy: Option<&'a Items>,
+        seen: &'a mut SeenRequest,
+    ) -> Result<Self, Reply> {
+        let bytes_max = server.content_bytes_max;
+        if let Some(expected) = server.credentials.expected() {
+            check_credentials(&expected, call.header("authorization"), &call.path)?;
+        }
+        // The real one has no body in this answer either.
+        let too_large = || match &server.dialect {
+            Some(dialect) => dialect.too_large(bytes_max),
+            None => Reply::text(413, ""),
+        };
+        if call.wire.len() > bytes_max {
+            return Err(too_large());
+        }
+        if let Some(dialect) = &server.dialect {
+            dialect.admit(call)?;
+        }
+        if call.wire.is_empty() {
+            return Ok(Read { call, body: Bytes::new(), busy, seen });
+        }
+        let content_type = call.header("content-type").unwrap_or_default();
+        if !is_readable(content_type) {
+            let error = format!("Content-Type header [{content_type}] is not supported");
+            return Err(json_answer(406, &json!({"error": error, "status": 406}), None));
+        }
+        let body = match call.header("content-encoding") {
+            None | Some("identity") => call.wire.clone(),
+            Some("gzip") => match unpack(&call.wire, bytes_max) {
+                Ok(body) => body.ok_or_else(too_large)?,
+                Err(error) => return Err(refuse(&Refusal::new(400, "zip_exception", error.to_string()))),
+            },
+            Some(other) => {
+                return Err(refuse(&Refusal::illegal_argument(format!("Content-Encoding [{other}] is not supported"))));
+            }
+        };
+        seen.body_bytes = body.len();
+        Ok(Read { call, body, busy, seen })
     }
 
-    fn answer(&self, result: Result<(u16, Value), Refusal>) -> Response<Body> {
+    fn answer(&self, result: Result<(u16, Value), Refusal>) -> Reply {
         match result {
-            Ok((status, body)) => json_answer(status, &body, self.parameter("filter_path")),
+            Ok((status, body)) => json_answer(status, &body, self.call.parameter("filter_path")),
             Err(refusal) => refuse(&refusal),
         }
     }
@@ -60,101 +92,7 @@ impl Call {
     }
 }
 
-/// Answers a request, unless it is to get no answer.
-pub(super) async fn handle(
-    State(node): State<Arc<Node>>,
-    ConnectInfo(line): ConnectInfo<Line>,
-    request: Request,
-) -> Response<Body> {
-    let (parts, body) = request.into_parts();
-    let path = parts.uri.path().to_owned();
-    let header = |name: header::HeaderName| parts.headers.get(name).and_then(|value| value.to_str().ok());
-    let seen = {
-        let mut state = node.state();
-        state.requests.push(SeenRequest {
-            method: parts.method.to_string(),
-            path: path.clone(),
-            user_agent: header(header::USER_AGENT).unwrap_or_default().to_owned(),
-            ..SeenRequest::default()
-        });
-        state.requests.len() - 1
-    };
-    let is_bulk = path.ends_with("/_bulk");
-    let fault = if is_bulk { node.state().script.next() } else { None };
-    // Whoever waits for the arrival and then releases reaches this request too.
-    let released = node.released.subscribe();
-    if is_bulk {
-        node.arrived.send_modify(|arrived| *arrived += 1);
-    }
-    if fault == Some(Fault::DropUnread) {
-        line.cut();
-        return Response::default();
-    }
-    let mut response = match read(&node, &parts, body, seen).await {
-        Err(response) => *response,
-        Ok(body) => {
-            let query = parse_query(parts.uri.query().unwrap_or_default());
-            let call = Call { method: parts.method, path, query, body, seen };
-            answer_with_fault(&node, &line, &call, fault, released).await
-        }
-    };
-    let mut state = node.state();
-    if state.dialect.is_some() {
-        response.headers_mut().remove("x-elastic-product");
-    }
-    state.requests[seen].status = Some(response.status().as_u16());
-    response
-}
-
-/// Reads and unpacks a body, if who sends it is let in and it has a form Elasticsearch reads.
-async fn read(node: &Node, parts: &Parts, body: Body, seen: usize) -> Result<Bytes, Box<Response<Body>>> {
-    let (headers, path) = (&parts.headers, parts.uri.path());
-    let (expected, bytes_max, dialect) = {
-        let state = node.state();
-        (state.credentials.expected(), state.content_bytes_max, state.dialect.clone())
-    };
-    let wire = read_up_to(body, bytes_max).await;
-    let header = |name: header::HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
-    if let Some(expected) = expected {
-        check_credentials(&expected, header(header::AUTHORIZATION), path)?;
-    }
-    // The real one has no body in this answer either.
-    let too_large = || {
-        Box::new(match &dialect {
-            Some(dialect) => dialect.too_large(bytes_max),
-            None => answer(413, "text/plain; charset=UTF-8", Body::empty()),
-        })
-    };
-    let wire = wire.ok_or_else(too_large)?;
-    if let Some(dialect) = &dialect {
-        dialect.admit(parts, &wire)?;
-    }
-    node.state().requests[seen].wire_bytes = wire.len();
-    if wire.is_empty() {
-        return Ok(wire);
-    }
-    let content_type = header(header::CONTENT_TYPE).unwrap_or_default();
-    if !is_readable(content_type) {
-        let error = format!("Content-Type header [{content_type}] is not supported");
-        return Err(json_answer(406, &json!({"error": error, "status": 406}), None).into());
-    }
-    let body = match header(header::CONTENT_ENCODING) {
-        None | Some("identity") => wire,
-        Some("gzip") => match unpack(&wire, bytes_max) {
-            Ok(body) => body.ok_or_else(too_large)?,
-            Err(error) => return Err(refuse(&Refusal::new(400, "zip_exception", error.to_string())).into()),
-        },
-        Some(other) => {
-            return Err(
-                refuse(&Refusal::illegal_argument(format!("Content-Encoding [{other}] is not supported"))).into()
-            );
-        }
-    };
-    node.state().requests[seen].body_bytes = body.len();
-    Ok(body)
-}
-
-fn check_credentials(expected: &str, given: Option<&str>, path: &str) -> Result<(), Box<Response<Body>>> {
+fn check_credentials(expected: &str, given: Option<&str>, path: &str) -> Result<(), Reply> {
     let reason = match given {
         Some(given) if given == expected => return Ok(()),
         None => format!("missing authentication credentials for REST request [{path}]"),
@@ -165,11 +103,7 @@ fn check_credentials(expected: &str, given: Option<&str>, path: &str) -> Result<
     };
     let schemes = ["Basic realm=\"security\", charset=\"UTF-8\"", "Bearer realm=\"security\"", "ApiKey"];
     let refusal = Refusal::new(401, "security_exception", reason).with("header", json!({"WWW-Authenticate": schemes}));
-    let mut response = refuse(&refusal);
-    for scheme in schemes {
-        response.headers_mut().append(header::WWW_AUTHENTICATE, HeaderValue::from_static(scheme));
-    }
-    Err(Box::new(response))
+    Err(schemes.into_iter().fold(refuse(&refusal), |reply, scheme| reply.with("www-authenticate", scheme)))
 }
 
 /// JSON or lines of it, plain or in the form that names a version. 9.x reads what was meant for 8 and 9.
@@ -184,44 +118,7 @@ fn is_readable(content_type: &str) -> bool {
     are_parameters_known && matches!(plain, Some("json" | "x-ndjson"))
 }
 
-async fn answer_with_fault(
-    node: &Node,
-    line: &Line,
-    call: &Call,
-    fault: Option<Fault>,
-    mut released: watch::Receiver<usize>,
-) -> Response<Body> {
-    match fault {
-        None => route(node, call, None),
-        Some(Fault::Busy(items)) => route(node, call, Some(&items)),
-        Some(Fault::Status { status, retry_after }) => {
-            let mut response = refuse(&failure(status));
-            if let Some(value) = retry_after.and_then(|text| HeaderValue::try_from(text).ok()) {
-                response.headers_mut().insert(header::RETRY_AFTER, value);
-            }
-            response
-        }
-        Some(Fault::ProxyPage(status)) => proxy_page(status),
-        Some(Fault::LoseAnswer) => {
-            let response = route(node, call, None);
-            line.cut();
-            response
-        }
-        Some(Fault::TruncateAnswer) => truncated(route(node, call, None)).await,
-        Some(Fault::Hang) => tokio::select! {
-            _ = released.changed() => route(node, call, None),
-            () = line.is_cut() => Response::default(),
-        },
-        Some(Fault::Slow(time)) => {
-            tokio::time::sleep(time).await;
-            route(node, call, None)
-        }
-        // The other faults are not this destination's.
-        Some(_) => Response::default(),
-    }
-}
-
-fn failure(status: u16) -> Refusal {
+pub(super) fn failure(status: u16) -> Refusal {
     let (kind, reason) = match status {
         429 => ("es_rejected_execution_exception", "rejected execution of coordinating operation"),
         503 => ("unavailable_shards_exception", "primary shard is not active Timeout: [1m]"),
@@ -233,38 +130,45 @@ fn failure(status: u16) -> Refusal {
     Refusal::new(status, kind, reason)
 }
 
-fn refuse(refusal: &Refusal) -> Response<Body> {
+pub(super) fn refuse(refusal: &Refusal) -> Reply {
     json_answer(refusal.status, &refusal.body(), None)
 }
 
 /// What each address does.
-fn route(node: &Node, call: &Call, busy: Option<&Items>) -> Response<Body> {
+pub(super) fn route(server: &mut Elasticsearch, mut request: Read<'_>) -> Reply {
+    let call = request.call;
     let segments: Vec<&str> = call.path.split('/').filter(|segment| !segment.is_empty()).collect();
     let acknowledged = |()| (200, json!({"acknowledged": true}));
     let allowed: &str = match (call.method.as_str(), segments.as_slice()) {
-        ("GET" | "HEAD", []) => return call.answer(about(node)),
-        ("POST" | "PUT", ["_bulk"]) => return call.answer(bulk(node, call, None, busy)),
-        ("POST" | "PUT", [index, "_bulk"]) => return call.answer(bulk(node, call, Some(index), busy)),
-        ("GET", ["_cluster", "health"]) => return call.answer(Ok((200, health()))),
-        ("GET" | "POST", [index, "_count"]) => return call.answer(count(node, index)),
-        ("GET" | "POST", [index, "_search"]) => return call.answer(search(node, call, index)),
+        ("GET" | "HEAD", []) => return request.answer(about(server)),
+        ("POST" | "PUT", ["_bulk"]) => {
+            let done = bulk(server, &mut request, None);
+            return request.answer(done);
+        }
+        ("POST" | "PUT", [index, "_bulk"]) => {
+            let done = bulk(server, &mut request, Some(index));
+            return request.answer(done);
+        }
+        ("GET", ["_cluster", "health"]) => return request.answer(Ok((200, health()))),
+        ("GET" | "POST", [index, "_count"]) => return request.answer(count(server, index)),
+        ("GET" | "POST", [index, "_search"]) => return request.answer(search(server, &request, index)),
         ("GET" | "POST", [index, "_refresh"]) => {
-            let found = node.state().store.documents(index).map(|_| (200, json!({"_shards": shards()})));
-            return call.answer(found);
+            let found = server.store.documents(index).map(|_| (200, json!({"_shards": shards()})));
+            return request.answer(found);
         }
         ("PUT", ["_data_stream", name]) => {
-            return call.answer(node.state().store.create_data_stream(name).map(acknowledged));
+            return request.answer(server.store.create_data_stream(name).map(acknowledged));
         }
         ("DELETE", ["_data_stream", name]) => {
-            return call.answer(node.state().store.delete(name, true).map(acknowledged));
+            return request.answer(server.store.delete(name, true).map(acknowledged));
         }
         ("PUT", [index]) if !index.starts_with('_') => {
-            let created = call.json().and_then(|body| node.state().store.create_index(index, &body));
+            let created = request.json().and_then(|body| server.store.create_index(index, &body));
             let body = json!({"acknowledged": true, "shards_acknowledged": true, "index": index});
-            return call.answer(created.map(|()| (200, body)));
+            return request.answer(created.map(|()| (200, body)));
         }
         ("DELETE", [index]) if !index.starts_with('_') => {
-            return call.answer(node.state().store.delete(index, false).map(acknowledged));
+            return request.answer(server.store.delete(index, false).map(acknowledged));
         }
         (_, []) => "GET, HEAD",
         (_, ["_bulk"] | [_, "_bulk"]) => "PUT, POST",
@@ -279,18 +183,13 @@ fn route(node: &Node, call: &Call, busy: Option<&Items>) -> Response<Body> {
     };
     let reason =
         format!("Incorrect HTTP method for uri [{}] and method [{}], allowed: [{allowed}]", call.path, call.method);
-    let mut response = refuse(&Refusal::new(405, "illegal_argument_exception", reason));
-    if let Ok(value) = HeaderValue::from_str(allowed) {
-        response.headers_mut().insert(header::ALLOW, value);
-    }
-    response
+    refuse(&Refusal::new(405, "illegal_argument_exception", reason)).with("allow", allowed)
 }
 
-fn bulk(node: &Node, call: &Call, index: Option<&str>, busy: Option<&Items>) -> Result<(u16, Value), Refusal> {
-    let operations = bulk::parse(&call.body, index)?;
-    let stream_only = call.parameter("require_data_stream").is_some_and(|value| value != "false");
-    let is_busy = busy.map_or_else(|| vec![false; operations.len()], |items| items.of(operations.len()));
-    let mut state = node.state();
+fn bulk(server: &mut Elasticsearch, request: &mut Read<'_>, index: Option<&str>) -> Result<(u16, Value), Refusal> {
+    let operations = bulk::parse(&request.body, index)?;
+    let stream_only = request.call.parameter("require_data_stream").is_some_and(|value| value != "false");
+    let is_busy = request.busy.map_or_else(|| vec![false; operations.len()], |items| items.of(operations.len()));
     let (mut items, mut stored, mut duplicates) = (Vec::with_capacity(operations.len()), 0, 0);
     for (operation, is_busy) in operations.iter().zip(is_busy) {
         if is_busy {
@@ -298,15 +197,15 @@ fn bulk(node: &Node, call: &Call, index: Option<&str>, busy: Option<&Items>) -> 
             items.push(refused_item(operation, operation.id.as_deref().unwrap_or_default(), &refusal));
             continue;
         }
-        let (mut item, verdict) = state.store.apply(operation, stream_only);
-        if state.dialect.is_some() {
+        let (mut item, verdict) = server.store.apply(operation, stream_only);
+        if server.dialect.is_some() {
             older_name(&mut item, operation.action.name());
         }
         stored += usize::from(matches!(verdict, Verdict::Stored));
         duplicates += usize::from(matches!(verdict, Verdict::Duplicate));
         items.push(item);
     }
-    let seen = &mut state.requests[call.seen];
+    let seen = &mut request.seen;
     (seen.items, seen.stored, seen.duplicates) = (items.len(), stored, duplicates);
     let has_error =
         |item: &Value| item.as_object().is_some_and(|item| item.values().any(|item| item.get("error").is_some()));
@@ -323,18 +222,18 @@ fn older_name(item: &mut Value, action: &str) {
     }
 }
 
-fn count(node: &Node, index: &str) -> Result<(u16, Value), Refusal> {
-    let count = node.state().store.documents(index)?.len();
+fn count(server: &Elasticsearch, index: &str) -> Result<(u16, Value), Refusal> {
+    let count = server.store.documents(index)?.len();
     Ok((200, json!({"count": count, "_shards": shards()})))
 }
 
 /// All documents, `size` of them from the `from`th on. Queries are not looked at.
 /// <https://www.elastic.co/docs/reference/elasticsearch/rest-apis/paginate-search-results>
-fn search(node: &Node, call: &Call, index: &str) -> Result<(u16, Value), Refusal> {
+fn search(server: &Elasticsearch, request: &Read<'_>, index: &str) -> Result<(u16, Value), Refusal> {
     const WINDOW_MAX: usize = 10_000;
-    let body = call.json()?;
+    let body = request.json()?;
     let number = |name: &str, default: usize| {
-        let in_query = call.parameter(name).and_then(|text| text.parse().ok());
+        let in_query = request.call.parameter(name).and_then(|text| text.parse().ok());
         in_query.or_else(|| body.get(name)?.as_u64().map(|number| number as usize)).unwrap_or(default)
     };
     let (from, size) = (number("from", 0), number("size", 10));
@@ -344,8 +243,7 @@ fn search(node: &Node, call: &Call, index: &str) -> Result<(u16, Value), Refusal
             from.saturating_add(size)
         )));
     }
-    let state = node.state();
-    let documents = state.store.documents(index)?;
+    let documents = server.store.documents(index)?;
     let total = json!({"value": documents.len().min(WINDOW_MAX), "relation": if documents.len() > WINDOW_MAX { "gte" } else { "eq" }});
     let hits: Vec<Value> = documents
         .into_iter()
@@ -362,8 +260,8 @@ fn shards() -> Value {
 }
 
 /// What the root of the cluster says.
-fn about(node: &Node) -> Result<(u16, Value), Refusal> {
-    match &node.state().dialect {
+fn about(server: &Elasticsearch) -> Result<(u16, Value), Refusal> {
+    match &server.dialect {
         None => Ok((200, banner())),
         Some(dialect) => {
             dialect.banner().map(|banner| (200, banner)).ok_or_else(|| Refusal::new(404, "exception", "not found"))

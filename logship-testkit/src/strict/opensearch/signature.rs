@@ -4,12 +4,11 @@
 use std::fmt::Write;
 
 use axum::http::HeaderMap;
-use axum::http::request::Parts;
 use hmac::{Hmac, KeyInit, Mac};
 use logship_core::{Secret, Timestamp};
 use sha2::{Digest, Sha256};
 
-use super::super::wire::parse_query;
+use super::super::stand::Call;
 
 /// Who may sign, and for which region.
 #[derive(Clone, Debug)]
@@ -51,8 +50,8 @@ const MISMATCH: &str = "The request signature we calculated does not match the s
 const SKEW_SECS: u64 = 5 * 60;
 
 /// Whether a request was signed by this signer for this service; `Err` is what AWS says of it.
-pub(super) fn verify(head: &Parts, body: &[u8], signer: &Signer, service: &str) -> Result<(), String> {
-    let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
+pub(super) fn verify(call: &Call, signer: &Signer, service: &str, now: Timestamp) -> Result<(), String> {
+    let header = |name: &str| call.header(name);
     let missing = || "Missing Authentication Token".to_owned();
     let given = header("authorization").and_then(|text| text.strip_prefix("AWS4-HMAC-SHA256 ")).ok_or_else(missing)?;
     let part = |name: &str| given.split(", ").find_map(|part| part.strip_prefix(name)).ok_or_else(missing);
@@ -67,7 +66,7 @@ pub(super) fn verify(head: &Parts, body: &[u8], signer: &Signer, service: &str) 
     if scope != format!("{date}/{}/{service}/aws4_request", signer.region) {
         return Err(format!("Credential should be scoped to a valid region and to the service '{service}'."));
     }
-    check_time(time)?;
+    check_time(time, now)?;
     let signed: Vec<&str> = names.split(';').collect();
     let token = signer.session_token.as_ref().map(Secret::expose);
     if header("x-amz-security-token") != token {
@@ -75,7 +74,7 @@ pub(super) fn verify(head: &Parts, body: &[u8], signer: &Signer, service: &str) 
             if token.is_some() { "The security token included in the request is expired" } else { invalid }.to_owned()
         );
     }
-    let hash = hex(&Sha256::digest(body));
+    let hash = hex(&Sha256::digest(&call.wire));
     let mut wanted = vec!["host", "x-amz-date"];
     wanted.extend(token.map(|_| "x-amz-security-token"));
     // "You must include the following headers: x-amz-content-sha256."
@@ -91,10 +90,10 @@ pub(super) fn verify(head: &Parts, body: &[u8], signer: &Signer, service: &str) 
     }
     let canonical = format!(
         "{}\n{}\n{}\n{}\n{names}\n{hash}",
-        head.method,
-        encoded(head.uri.path(), true),
-        canonical_query(head.uri.query().unwrap_or_default()),
-        canonical_headers(&head.headers, &signed),
+        call.method,
+        encoded(&call.path, true),
+        canonical_query(&call.query),
+        canonical_headers(&call.headers, &signed),
     );
     let text = format!("AWS4-HMAC-SHA256\n{time}\n{scope}\n{}", hex(&Sha256::digest(canonical)));
     let first = format!("AWS4{}", signer.secret_access_key.expose());
@@ -106,7 +105,7 @@ pub(super) fn verify(head: &Parts, body: &[u8], signer: &Signer, service: &str) 
     }
 }
 
-fn check_time(time: &str) -> Result<(), String> {
+fn check_time(time: &str, now: Timestamp) -> Result<(), String> {
     let digits = |from: usize, to: usize| time.get(from..to).unwrap_or_default();
     let text = format!(
         "{}-{}-{}T{}:{}:{}Z",
@@ -118,17 +117,15 @@ fn check_time(time: &str) -> Result<(), String> {
         digits(13, 15)
     );
     let signed = Timestamp::parse(&text).ok_or("Date must be in ISO-8601 'basic format'")?;
-    let now = Timestamp::now();
     match now.since(signed).max(signed.since(now)).as_secs() > SKEW_SECS {
         true => Err(format!("Signature expired: {time} is now earlier than {now}")),
         false => Ok(()),
     }
 }
 
-fn canonical_query(query: &str) -> String {
-    let pairs = parse_query(query).into_iter();
+fn canonical_query(pairs: &[(String, String)]) -> String {
     let mut pairs: Vec<(String, String)> =
-        pairs.map(|(name, value)| (encoded(&name, false), encoded(&value, false))).collect();
+        pairs.iter().map(|(name, value)| (encoded(name, false), encoded(value, false))).collect();
     pairs.sort();
     pairs.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("&")
 }
@@ -175,6 +172,8 @@ fn hex(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     /// The example of <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-examples.html> for the key.
@@ -184,5 +183,41 @@ mod tests {
         let first = b"AWS4wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY".to_vec();
         let key = parts.iter().fold(first, |key, part| mac(&key, part));
         assert_eq!(hex(&key), "f4780e2d9f65fa895f9c67b32ce1baf0b0d8a43505a000a1a9e090d414db404d");
+    }
+
+    /// The worked example of <https://docs.aws.amazon.com/general/latest/gr/sigv4-signed-request-examples.html>.
+    #[test]
+    fn the_signature_is_that_of_the_documents() {
+        let signer = Signer::new("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", "us-east-1");
+        let signature = "5d672d79c15b13162d9279b0855cfba6789a8edb4c82c400e06b5924a6f2b5d7";
+        let authorization = |signature: &str| {
+            format!(
+                "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20150830/us-east-1/iam/aws4_request, \
+                 SignedHeaders=content-type;host;x-amz-date, Signature={signature}"
+            )
+        };
+        let call = |signature: &str, version: &str| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in [
+                ("content-type", "application/x-www-form-urlencoded; charset=utf-8"),
+                ("host", "iam.amazonaws.com"),
+                ("x-amz-date", "20150830T123600Z"),
+                ("authorization", &authorization(signature)),
+            ] {
+                headers.insert(name, value.parse().unwrap());
+            }
+            let query = [("Action", "ListUsers"), ("Version", version)];
+            let query = query.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+            Call { method: "GET".to_owned(), path: "/".to_owned(), query, headers, wire: Bytes::new() }
+        };
+        let now = Timestamp::parse("2015-08-30T12:40:00Z").unwrap();
+        assert_eq!(verify(&call(signature, "2010-05-08"), &signer, "iam", now), Ok(()));
+        assert_eq!(verify(&call(signature, "2010-05-09"), &signer, "iam", now), Err(MISMATCH.to_owned()));
+        assert_eq!(
+            verify(&call(&signature.replace('5', "6"), "2010-05-08"), &signer, "iam", now),
+            Err(MISMATCH.to_owned())
+        );
+        let late = now.saturating_add(std::time::Duration::from_secs(600));
+        assert!(verify(&call(signature, "2010-05-08"), &signer, "iam", late).unwrap_err().contains("expired"));
     }
 }

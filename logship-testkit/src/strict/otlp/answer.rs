@@ -1,15 +1,12 @@
 //! Answers in the protocol's three forms.
 
-use axum::body::Body;
-use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
-use bytes::Bytes;
-use http_body_util::BodyExt;
 use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsPartialSuccess, ExportLogsServiceResponse};
 use prost::Message;
 use serde_json::json;
 
+use super::super::stand::Reply;
 use super::Verdict;
 
 /// How a request came, and its answer goes.
@@ -55,28 +52,27 @@ struct Time {
 }
 
 /// The request was read; the verdict says what became of its records.
-pub(super) fn success(form: Form, verdict: &Verdict) -> Response<Body> {
+pub(super) fn success(form: Form, verdict: &Verdict) -> Reply {
     let partial =
         ExportLogsPartialSuccess { rejected_log_records: verdict.rejected, error_message: verdict.message.clone() };
     let response = ExportLogsServiceResponse { partial_success: (*verdict != Verdict::default()).then_some(partial) };
     match form {
-        Form::Protobuf => answer(200, "application/x-protobuf", response.encode_to_vec()),
-        Form::Json => answer(200, "application/json", serde_json::to_vec(&response).unwrap_or_default()),
+        Form::Protobuf => Reply::of(200, "application/x-protobuf", response.encode_to_vec()),
+        Form::Json => Reply::of(200, "application/json", serde_json::to_vec(&response).unwrap_or_default()),
         Form::Grpc => {
             let message = response.encode_to_vec();
             let mut framed = vec![0];
             framed.extend_from_slice(&(message.len() as u32).to_be_bytes());
             framed.extend(message);
-            let mut trailers = HeaderMap::new();
-            trailers.insert("grpc-status", HeaderValue::from_static("0"));
-            let body = http_body_util::Full::new(Bytes::from(framed)).with_trailers(async move { Some(Ok(trailers)) });
-            answer(200, "application/grpc", Body::new(body))
+            let mut reply = Reply::of(200, "application/grpc", framed);
+            reply.trailers.push(("grpc-status", "0".to_owned()));
+            reply
         }
     }
 }
 
 /// A request that is refused as a whole, with the time after which it may be tried again.
-pub(super) fn refusal(form: Form, status: u16, retry_after: Option<&str>, message: &str) -> Response<Body> {
+pub(super) fn refusal(form: Form, status: u16, retry_after: Option<&str>, message: &str) -> Reply {
     let seconds = retry_after.and_then(|text| text.parse().ok());
     let code = code_of(status, seconds.is_some());
     let mut details = Vec::new();
@@ -86,29 +82,18 @@ pub(super) fn refusal(form: Form, status: u16, retry_after: Option<&str>, messag
         details.push(Any { type_url, value: info.encode_to_vec() });
     }
     let body = Status { code, message: message.to_owned(), details }.encode_to_vec();
-    let mut response = match form {
-        Form::Protobuf => answer(status, "application/x-protobuf", body),
-        Form::Json => {
-            let body = json!({"code": code, "message": message}).to_string();
-            answer(status, "application/json", body)
-        }
+    let reply = match form {
+        Form::Protobuf => Reply::of(status, "application/x-protobuf", body),
+        Form::Json => Reply::new(status, json!({"code": code, "message": message})),
         // Without a message the status stands among the headers.
         Form::Grpc => {
-            let mut response = answer(200, "application/grpc", Body::empty());
-            let headers = response.headers_mut();
-            headers.insert("grpc-status", HeaderValue::from(code));
-            headers.extend(
-                [("grpc-message", escaped(message)), ("grpc-status-details-bin", BASE64.encode(body))]
-                    .into_iter()
-                    .filter_map(|(name, value)| Some((header::HeaderName::from_static(name), value.parse().ok()?))),
-            );
-            return response;
+            return Reply::of(200, "application/grpc", "")
+                .with("grpc-status", &code.to_string())
+                .with("grpc-message", &escaped(message))
+                .with("grpc-status-details-bin", &BASE64.encode(body));
         }
     };
-    if let Some(value) = retry_after.and_then(|text| HeaderValue::try_from(text).ok()) {
-        response.headers_mut().insert(header::RETRY_AFTER, value);
-    }
-    response
+    retry_after.into_iter().fold(reply, |reply, value| reply.with("retry-after", value))
 }
 
 /// The code of gRPC (<https://grpc.github.io/grpc/core/md_doc_statuscodes.html>) for a status of HTTP. Without a time "too many" means "never again" there
@@ -131,24 +116,4 @@ fn code_of(status: u16, has_time: bool) -> i32 {
 fn escaped(text: &str) -> String {
     let plain = |byte: u8| (b' '..=b'~').contains(&byte) && byte != b'%';
     text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
-}
-
-/// The answer with half of its body.
-pub(super) async fn truncated(response: Response<Body>) -> Response<Body> {
-    let (mut parts, body) = response.into_parts();
-    let whole = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-    // One byte more than there is: an answer may be empty.
-    if parts.headers.get(header::CONTENT_TYPE).is_some_and(|value| value != "application/grpc") {
-        parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(whole.len() + 1));
-    }
-    let half = whole.slice(..whole.len() / 2);
-    let cut_off = Err(std::io::Error::from(std::io::ErrorKind::ConnectionAborted));
-    Response::from_parts(parts, Body::from_stream(futures::stream::iter([Ok(half), cut_off])))
-}
-
-pub(super) fn answer(status: u16, content_type: &'static str, body: impl Into<Body>) -> Response<Body> {
-    let mut response = Response::new(body.into());
-    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-    response
 }

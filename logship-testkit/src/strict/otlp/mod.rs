@@ -6,22 +6,17 @@
 //! In JSON it does not take numbers that are not finite, which the protocol allows.
 
 mod answer;
-mod serve;
+mod request;
 
-use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-use axum::Router;
 use logship_core::Secret;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value};
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use serde_json::{Value, json};
-use tokio::sync::watch;
 
-use super::faults::{Fault, Script, SeenRequest};
-use super::server::Server;
+use self::answer::{Form, refusal, success};
+use super::faults::{Fault, SeenRequest};
+use super::stand::{Call, Destination, Reply, Strict, usual_ways};
 
 /// What a server over HTTP should take at least, 64 MiB: <https://opentelemetry.io/docs/specs/otlp/#otlphttp>
 const HTTP_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -39,7 +34,7 @@ pub enum Refuses {
     TheRequest,
 }
 
-/// A server of OTLP in this process, on a port of its own on 127.0.0.1. It stops when it is dropped.
+/// A server of OTLP.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
@@ -54,26 +49,11 @@ pub enum Refuses {
 /// # std::io::Result::Ok(())
 /// # }).unwrap();
 /// ```
-#[derive(Debug)]
-pub struct StrictOtlp {
-    node: Arc<Node>,
-    address: SocketAddr,
-    /// `None` while it is taken away.
-    server: Option<Server>,
-}
+pub type StrictOtlp = Strict<Otlp>;
 
-/// What the handlers share.
-#[derive(Debug)]
-struct Node {
-    state: Mutex<State>,
-    /// How many requests with records have arrived.
-    arrived: watch::Sender<usize>,
-    /// How many times hanging requests were released.
-    released: watch::Sender<usize>,
-}
-
+/// What such a server takes and keeps.
 #[derive(Debug, Default)]
-struct State {
+pub struct Otlp {
     records: Vec<Value>,
     /// A header that every request must have, with its value.
     credentials: Option<(String, Secret)>,
@@ -82,126 +62,43 @@ struct State {
     refused: Option<(String, Refuses)>,
     warning: Option<String>,
     repeats_headers: bool,
-    script: Script,
-    requests: Vec<SeenRequest>,
-}
-
-impl Node {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl StrictOtlp {
-    /// Starts one on any free port.
-    pub async fn start() -> io::Result<Self> {
-        Self::start_on(0).await
-    }
-
-    /// Starts one on this port; 0 is any free one.
-    pub async fn start_on(port: u16) -> io::Result<Self> {
-        let node =
-            Arc::new(Node { state: Mutex::default(), arrived: watch::Sender::new(0), released: watch::Sender::new(0) });
-        let server = Server::listen((Ipv4Addr::LOCALHOST, port).into(), router(&node)).await?;
-        Ok(StrictOtlp { address: server.address(), node, server: Some(server) })
-    }
-
-    /// Where it listens, such as `http://127.0.0.1:40123`.
-    pub fn url(&self) -> String {
-        format!("http://{}", self.address)
-    }
-
-    /// Stops it for good.
-    pub async fn shutdown(mut self) {
-        self.take_away().await;
-    }
-
-    /// Closes the port and cuts all connections; what was taken stays. When this returns, connecting is refused.
-    pub async fn take_away(&mut self) {
-        if let Some(server) = self.server.take() {
-            server.close().await;
-        }
-    }
-
-    /// Opens the same port again. Fails if somebody else has taken it meanwhile.
-    pub async fn bring_back(&mut self) -> io::Result<()> {
-        if self.server.is_none() {
-            self.server = Some(Server::listen(self.address, router(&self.node)).await?);
-        }
-        Ok(())
-    }
-
     /// From now on lets in only who sends this header with this value.
     pub fn require_header(&self, name: impl Into<String>, value: impl Into<Secret>) {
-        self.node.state().credentials = Some((name.into(), value.into()));
+        self.state().destination.credentials = Some((name.into(), value.into()));
     }
 
     /// How large a request may be in bytes, both packed and unpacked. Unless set 64 MiB over HTTP and 4 MiB over gRPC.
     pub fn max_request_bytes(&self, bytes: usize) {
-        self.node.state().bytes_max = Some(bytes);
+        self.state().destination.bytes_max = Some(bytes);
     }
 
     /// Refuses records that have this text in their body or in an attribute of theirs.
     pub fn refuse(&self, text: impl Into<String>, what: Refuses) {
-        self.node.state().refused = Some((text.into(), what));
+        self.state().destination.refused = Some((text.into(), what));
     }
 
     /// Says this with every success, in which nothing was refused.
     pub fn warn(&self, warning: impl Into<String>) {
-        self.node.state().warning = Some(warning.into());
+        self.state().destination.warning = Some(warning.into());
     }
 
     /// Whether a refusal repeats the headers of the request, as some servers do.
     pub fn repeat_headers(&self, is_on: bool) {
-        self.node.state().repeats_headers = is_on;
-    }
-
-    /// Lets each of the next `times` requests with records fail so, after those that were planned before. What is
-    /// [busy](Fault::Busy) turns a whole request away, as the protocol has no other way.
-    pub fn fail_next(&self, times: usize, fault: Fault) {
-        self.node.state().script.plan(times, fault);
-    }
-
-    /// Lets requests with records fail with this chance in a hundred, each in some way, as drawn from this seed.
-    pub fn fail_at_random(&self, seed: u64, percent: u8) {
-        self.node.state().script.chaos(seed, percent);
-    }
-
-    /// Forgets all faults that lie ahead.
-    pub fn heal(&self) {
-        self.node.state().script.clear();
-        self.release();
-    }
-
-    /// Lets the requests that [hang](Fault::Hang) go on.
-    pub fn release(&self) {
-        self.node.released.send_modify(|times| *times += 1);
-    }
-
-    /// Waits until so many requests with records have arrived since the start.
-    pub async fn arrived(&self, requests: usize) {
-        // The sender lives in `self`, so that waiting cannot fail.
-        let _ = self.node.arrived.subscribe().wait_for(|arrived| *arrived >= requests).await;
+        self.state().destination.repeats_headers = is_on;
     }
 
     /// The records it took, in order, each as `{"resource": …, "scope": …, "record": …}` in the protocol's JSON.
     pub fn records(&self) -> Vec<Value> {
-        self.node.state().records.clone()
+        self.state().destination.records.clone()
     }
 
     /// How many records it took.
     pub fn count(&self) -> usize {
-        self.node.state().records.len()
+        self.state().destination.records.len()
     }
-
-    /// All requests up to now.
-    pub fn requests(&self) -> Vec<SeenRequest> {
-        self.node.state().requests.clone()
-    }
-}
-
-fn router(node: &Arc<Node>) -> Router {
-    Router::new().fallback(serve::handle).with_state(Arc::clone(node))
 }
 
 /// What was said about a request that can be read.
@@ -211,9 +108,9 @@ struct Verdict {
     message: String,
 }
 
-impl State {
+impl Otlp {
     /// Takes the records of a request but for those that are refused. An error is the reason to take none.
-    fn take(&mut self, seen: usize, request: &ExportLogsServiceRequest) -> Result<Verdict, String> {
+    fn take(&mut self, seen: &mut SeenRequest, request: &ExportLogsServiceRequest) -> Result<Verdict, String> {
         let mut taken = Vec::new();
         let mut rejected = 0;
         for of_resource in &request.resource_logs {
@@ -234,14 +131,54 @@ impl State {
                 }
             }
         }
-        let request = &mut self.requests[seen];
-        (request.items, request.stored) = (taken.len() + rejected as usize, taken.len());
+        (seen.items, seen.stored) = (taken.len() + rejected as usize, taken.len());
         self.records.extend(taken);
         let message = match rejected {
             0 => self.warning.clone().unwrap_or_default(),
             _ => "some records are not wanted".to_owned(),
         };
         Ok(Verdict { rejected, message })
+    }
+}
+
+impl Destination for Otlp {
+    fn takes_records_at(&self, path: &str) -> bool {
+        [request::HTTP_PATH, request::GRPC_PATH].contains(&path)
+    }
+
+    fn is_empty(&self, begin: &[u8]) -> bool {
+        [&b""[..], b"{}", &[0; 5]].contains(&begin)
+    }
+
+    fn answer(&mut self, call: &Call, seen: &mut SeenRequest) -> Reply {
+        let form = request::form_of(call);
+        let read = self.read(call, form, seen);
+        match read {
+            Err(request::Refusal(status, words)) => refusal(form.unwrap_or(Form::Json), status, None, &words),
+            Ok((form, request)) => match self.take(seen, &request) {
+                Ok(verdict) => success(form, &verdict),
+                Err(words) => refusal(form, 400, None, &words),
+            },
+        }
+    }
+
+    fn failure(&self, status: u16) -> Reply {
+        refusal(Form::Json, status, None, "failed on request")
+    }
+
+    fn fail(&self, call: &Call, status: u16, retry_after: Option<&str>) -> Reply {
+        let words = if status == 413 { "received message larger than max (0)" } else { "failed on request" };
+        let repeated = if self.repeats_headers { format!(": {:?}", call.headers) } else { String::new() };
+        let form = request::form_of(call).unwrap_or(Form::Json);
+        refusal(form, status, retry_after, &format!("{words}{repeated}"))
+    }
+
+    /// By the protocol a 500 is for good.
+    fn ways_to_fail(&self) -> Vec<Fault> {
+        let mut ways = usual_ways();
+        ways.retain(|way| *way != Fault::status(500));
+        ways.push(Fault::status_after(503, "0"));
+        ways
     }
 }
 
