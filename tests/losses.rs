@@ -13,8 +13,8 @@ use logship::sources::memory::MemorySource;
 use logship::state::memory::MemoryOffsets;
 use logship::{
     Advice, ArrivalOrder, CancellationToken, Chunk, CpuWork, Cursor, Error, ErrorKind, Exporter, Lane, LaneStatus,
-    LogRecord, LogShipper, LogShipperBuilder, OffsetKey, OffsetStore, OnReject, Outcome, Page, PageEnd, PageLimits,
-    Partition, Progress, Query, RecordId, Source, Start, Timestamp, async_trait,
+    Lease, LogRecord, LogShipper, LogShipperBuilder, OffsetKey, OffsetStore, Offsets, OffsetsDelta, OnReject, Outcome,
+    Page, PageEnd, PageLimits, Partition, Progress, Query, RecordId, Source, Start, Timestamp, async_trait,
 };
 
 /// What else keeps a way of losing records from happening here: its number, the test, and where that stands.
@@ -484,4 +484,46 @@ async fn p2_lanes_that_move_share_one_read() {
     let shipper = builder.lookback(None).byte_budget(8_000_000).cpu_work(CpuWork::Inline).build().unwrap();
     let report = shipper.run_once().await.unwrap().require_complete().unwrap();
     assert_eq!(report.source_records, 60_000, "{report}");
+}
+
+/// Writes what was committed when the lease is given back, which fails.
+#[derive(Debug)]
+struct WritesAtTheEnd(MemoryOffsets);
+
+#[async_trait]
+impl OffsetStore for WritesAtTheEnd {
+    fn kind(&self) -> &'static str {
+        "writes at the end"
+    }
+    async fn acquire(&self, key: &OffsetKey, owner: &str, ttl: Duration) -> Result<Lease, Error> {
+        self.0.acquire(key, owner, ttl).await
+    }
+    async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<(), Error> {
+        self.0.renew(lease, ttl).await
+    }
+    async fn release(&self, _: &Lease) -> Result<(), Error> {
+        Err(Error::new(ErrorKind::State, "release lease", "what was committed is lost"))
+    }
+    async fn load(&self, key: &OffsetKey) -> Result<Offsets, Error> {
+        self.0.load(key).await
+    }
+    async fn commit(&self, lease: &Lease, delta: &OffsetsDelta) -> Result<(), Error> {
+        self.0.commit(lease, delta).await
+    }
+    async fn list(&self) -> Result<Vec<OffsetKey>, Error> {
+        self.0.list().await
+    }
+    async fn reset(&self, key: &OffsetKey, lane: Option<&str>) -> Result<(), Error> {
+        self.0.reset(key, lane).await
+    }
+}
+
+/// A report that says `complete` is believed: nobody looks whether the same is shipped again.
+#[tokio::test(start_paused = true)]
+async fn p11_a_run_whose_last_offsets_are_lost_is_not_complete() {
+    let exporter = told(Does::Accept);
+    let lane = Lane::new("told", exporter.clone()).chunk(10);
+    let shipper = LogShipper::builder(records(10)).offsets(WritesAtTheEnd(MemoryOffsets::new())).lane(lane);
+    let error = shipper.offset_key("key").cpu_work(CpuWork::Inline).build().unwrap().run_once().await.unwrap_err();
+    assert!(error.to_string().contains("what was committed is lost"), "{error}");
 }

@@ -192,7 +192,9 @@ pub trait OffsetStore: fmt::Debug + Send + Sync {
     /// lost.
     async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<(), Error>;
 
-    /// Gives the lease back. Giving back what is lost is no error.
+    /// Gives the lease back. Giving back what is lost is no error, unless commits are lost with it: a store that keeps
+    /// some of them back until now says so with [`ErrorKind::State`](crate::ErrorKind::State), or with
+    /// [`ErrorKind::Fenced`](crate::ErrorKind::Fenced) when somebody else has the key, and the run fails.
     async fn release(&self, lease: &Lease) -> Result<(), Error>;
 
     /// The offsets of a key; empty if there are none.

@@ -230,6 +230,10 @@ impl Http {
             Ok(Verdicts::Each(verdicts)) if verdicts.len() == records && may_name_each(answer.status) => {
                 Ok(each(&verdicts))
             }
+            Ok(Verdicts::Each(verdicts)) if is_success && !verdicts.is_empty() => {
+                let message = format!("the answer has {} verdicts for {records} records", verdicts.len());
+                Err(self.delivery.unintelligible(answer, &message))
+            }
             Ok(Verdicts::Rejected { rejected }) if is_success => all_but(&rejected, records).ok_or_else(|| {
                 self.delivery.unintelligible(answer, "the answer rejects a record that was not in the request")
             }),
@@ -639,13 +643,15 @@ mod tests {
             );
         }
 
-        for other in ["", "[]", "ok", "{}", r#"{"rejected":[]}"#, r#"[{"status":400}]"#, r#"{"rejected":"none"}"#] {
+        for other in ["", "[]", "ok", "{}", r#"{"rejected":[]}"#, r#"{"rejected":"none"}"#] {
             let (url, _) = server(other).await;
             assert_eq!(export_to(&url).await.unwrap().accepted_count(), 3, "{other}");
         }
-        let (url, _) = server(r#"{"rejected":[{"index":3}]}"#).await;
-        let error = export_to(&url).await.unwrap_err();
-        assert_eq!((error.kind(), error.certainty()), (ErrorKind::Protocol, Certainty::Unknown));
+        for wrong in [r#"{"rejected":[{"index":3}]}"#, r#"[{"status":400}]"#] {
+            let (url, _) = server(wrong).await;
+            let error = export_to(&url).await.unwrap_err();
+            assert_eq!((error.kind(), error.certainty()), (ErrorKind::Protocol, Certainty::Unknown), "{wrong}");
+        }
     }
 
     #[tokio::test]

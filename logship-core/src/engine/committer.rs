@@ -36,7 +36,7 @@ pub(crate) type Changes = BTreeMap<String, Change>;
 const ATTEMPTS_MAX: u32 = 10;
 
 /// How long the store may take for one call, beyond whatever limits of its own it has.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Committer {
     pub(crate) fn new(stored: Offsets) -> Self {

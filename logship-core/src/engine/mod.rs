@@ -82,12 +82,16 @@ pub(crate) async fn run(shipper: &LogShipper, mode: Mode, stop: CancellationToke
         }
     };
     let result = result.instrument(span).await;
+    let released = guard.release().await;
+    let result = result.and_then(|report| released.map(|()| report));
     if result.is_err() {
         shipper.progress.board.failed();
     }
-    guard.release().await;
     result
 }
+
+/// How long a store may take to give a lease back. One that writes only then tries more than once.
+const RELEASE_PATIENCE: Duration = Duration::from_secs(180);
 
 /// Gives the lease back, also when the run is dropped.
 struct LeaseGuard {
@@ -96,15 +100,18 @@ struct LeaseGuard {
 }
 
 impl LeaseGuard {
-    async fn release(mut self) {
-        if let Some(lease) = &self.lease {
-            match tokio::time::timeout(committer::PATIENCE, self.store.release(lease)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::warn!(%error, "the lease could not be given back; it expires by itself"),
-                Err(_) => tracing::warn!("the lease could not be given back in time; it expires by itself"),
-            }
-        }
+    /// Fails only where offsets were lost by it.
+    async fn release(mut self) -> Result<(), Error> {
+        let Some(lease) = &self.lease else { return Ok(()) };
+        let released = tokio::time::timeout(RELEASE_PATIENCE, self.store.release(lease)).await;
         self.lease = None;
+        match released {
+            Ok(Err(error)) if matches!(error.kind(), ErrorKind::State | ErrorKind::Fenced) => return Err(error),
+            Ok(Err(error)) => tracing::warn!(%error, "the lease could not be given back; it expires by itself"),
+            Err(_) => tracing::warn!("the lease could not be given back in time; it expires by itself"),
+            Ok(Ok(())) => {}
+        }
+        Ok(())
     }
 }
 

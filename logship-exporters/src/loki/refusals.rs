@@ -95,8 +95,14 @@ fn by_distributor(text: &str, lines: &[Line]) -> Option<Vec<Verdict>> {
     for message in without_count(&text, " errors: ").split("; ") {
         let message = without_count(message, " errors like: ");
         let rule = rule(message)?;
+        let mut is_of_none = true;
         for (line, verdict) in lines.iter().zip(&mut verdicts).filter(|(line, _)| rule(line)) {
             *verdict = Verdict::Refused(without_stream(message, &line.stream));
+            is_of_none = false;
+        }
+        // A line was refused, and is not one that we would call stored.
+        if is_of_none {
+            return None;
         }
     }
     Some(verdicts)
@@ -291,6 +297,7 @@ mod tests {
         let lines = [("a", 10, 5), ("b", 20, 5)];
         for text in [
             "",
+            "2 errors: max entry size '1' bytes exceeded for stream 'x' while adding an entry with length '5' bytes; entry for stream 'x' has timestamp too new: 2100-01-01T00:00:00Z",
             "<html>400</html>",
             "error at least one label pair is required per stream",
             "Max entry size '10' bytes exceeded for stream '{}' while adding an entry; something else",
