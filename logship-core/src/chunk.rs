@@ -78,7 +78,7 @@ impl Segment {
     /// The records with their encoded form, if they have one.
     fn stretch(&self) -> Option<Stretch<'_>> {
         let encoded = self.encoded.as_deref()?;
-        Some(Stretch { page: &self.page, encoded, from: self.range.start, to: self.range.end })
+        Some(Stretch { encoded, from: self.range.start, to: self.range.end })
     }
 }
 

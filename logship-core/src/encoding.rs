@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::engine::budget::Held;
 use crate::engine::buffers::Buffer;
-use crate::{Compression, LogRecord, Page};
+use crate::{Compression, LogRecord};
 
 /// How one destination wants a record written: pure, without I/O.
 ///
@@ -62,6 +62,8 @@ pub trait Encoding: fmt::Debug + Send + Sync {
 /// 2. [`begin`](Grouping::begin) MUST NOT write more bytes for a smaller length.
 /// 3. [`begin`](Grouping::begin) is asked only about records that have a form: what a group cannot say,
 ///    [`Encoding::record`] refuses.
+/// 4. [`is_shared`](Grouping::is_shared) MUST be an equivalence: whoever shares a group with one of its records shares it
+///    with all of them. Of neighbours in one group only the first is kept to be asked about.
 pub trait Grouping: fmt::Debug + Send + Sync {
     /// Whether two neighbours stand in one group.
     fn is_shared(&self, one: &LogRecord, other: &LogRecord) -> bool;
@@ -92,6 +94,9 @@ pub(crate) struct EncodedPage {
     ends: Vec<u32>,
     /// The records that have no form, with the reason, in order.
     unencodable: Vec<(u32, String)>,
+    /// Where a [`Grouping`] begins a group: the record, and its place.
+    leaders: Vec<(u32, LogRecord)>,
+    leaders_bytes: usize,
     /// Counts these bytes against the byte budget.
     pub(crate) held: Option<Held>,
 }
@@ -100,6 +105,7 @@ pub(crate) struct EncodedPage {
 #[derive(Debug)]
 pub(crate) struct Encoder<'e> {
     encoding: &'e dyn Encoding,
+    grouping: Option<Arc<dyn Grouping>>,
     page: EncodedPage,
 }
 
@@ -109,15 +115,33 @@ const SAMPLE: usize = 16;
 impl<'e> Encoder<'e> {
     pub(crate) fn new(encoding: &'e dyn Encoding, bytes: Buffer) -> Self {
         let key = encoding.key().to_owned();
-        Encoder { encoding, page: EncodedPage { key, bytes, ends: Vec::new(), unencodable: Vec::new(), held: None } }
+        let page = EncodedPage {
+            key,
+            bytes,
+            ends: Vec::new(),
+            unencodable: Vec::new(),
+            leaders: Vec::new(),
+            leaders_bytes: 0,
+            held: None,
+        };
+        Encoder { encoding, grouping: encoding.grouping(), page }
     }
 
     pub(crate) fn push(&mut self, record: &LogRecord) {
-        let EncodedPage { bytes, ends, unencodable, .. } = &mut self.page;
-        let begin = bytes.len();
-        if let Err(error) = self.encoding.record(record, bytes) {
-            bytes.truncate(begin);
-            unencodable.push((ends.len() as u32, error.reason));
+        let EncodedPage { bytes, ends, unencodable, leaders, leaders_bytes, .. } = &mut self.page;
+        let (begin, index) = (bytes.len(), ends.len() as u32);
+        match (self.encoding.record(record, bytes), &self.grouping) {
+            (Ok(()), Some(grouping)) => {
+                if leaders.last().is_none_or(|(_, leader)| !grouping.is_shared(leader, record)) {
+                    *leaders_bytes += record.size();
+                    leaders.push((index, record.clone()));
+                }
+            }
+            (Ok(()), None) => {}
+            (Err(error), _) => {
+                bytes.truncate(begin);
+                unencodable.push((index, error.reason));
+            }
         }
         ends.push(bytes.len() as u32);
     }
@@ -170,7 +194,15 @@ impl EncodedPage {
 
     /// Bytes of memory held.
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes.capacity() + self.ends.capacity() * 4
+        self.bytes.capacity() + self.ends.capacity() * 4 + self.leaders_bytes
+    }
+
+    /// The first record of the group that a record stands in, with its place, and where the next group begins.
+    pub(crate) fn group(&self, index: usize) -> Option<(&LogRecord, std::ops::Range<usize>)> {
+        let next = self.leaders.partition_point(|(at, _)| *at as usize <= index);
+        let (at, leader) = self.leaders.get(next.checked_sub(1)?)?;
+        let end = self.leaders.get(next).map_or(self.ends.len(), |(at, _)| *at as usize);
+        Some((leader, *at as usize..end))
     }
 
     /// The bytes of several records that follow one another.
@@ -189,7 +221,6 @@ impl EncodedPage {
 /// Some records of a page and their encoded form, as a body takes them.
 #[derive(Clone, Copy)]
 pub(crate) struct Stretch<'a> {
-    pub(crate) page: &'a Page,
     pub(crate) encoded: &'a EncodedPage,
     /// Where in the page they stand.
     pub(crate) from: usize,
@@ -212,18 +243,16 @@ pub(crate) fn parts<'a>(
     };
     let groups = groups(stretches, grouping.as_ref());
     let mut head_ends = Vec::with_capacity(groups.len());
-    for group in &groups {
+    for (leader, group) in &groups {
         let records: usize = group.iter().map(Stretch::len).sum();
         let bytes: usize = group.iter().map(|stretch| stretch.bytes().len()).sum();
-        if let Some(first) = group.first().and_then(|stretch| stretch.records().first()) {
-            grouping.begin(first, bytes + records.saturating_sub(1) * separator.len(), heads);
-        }
+        grouping.begin(leader, bytes + records.saturating_sub(1) * separator.len(), heads);
         head_ends.push(heads.len());
     }
     let heads = &heads[..];
     let mut parts = Vec::new();
     let mut from = 0;
-    for (group, end) in groups.iter().zip(head_ends) {
+    for ((_, group), end) in groups.iter().zip(head_ends) {
         if !parts.is_empty() && !separator.is_empty() {
             parts.push(separator);
         }
@@ -238,24 +267,23 @@ pub(crate) fn parts<'a>(
     parts
 }
 
+/// A record of a group, and where all of them are.
+type Group<'a> = (&'a LogRecord, Vec<Stretch<'a>>);
+
 /// The records cut where a new group begins.
-fn groups<'a>(stretches: &[Stretch<'a>], grouping: &dyn Grouping) -> Vec<Vec<Stretch<'a>>> {
-    let mut groups: Vec<Vec<Stretch<'a>>> = Vec::new();
-    let mut last: Option<&LogRecord> = None;
+fn groups<'a>(stretches: &[Stretch<'a>], grouping: &dyn Grouping) -> Vec<Group<'a>> {
+    let mut groups: Vec<Group<'a>> = Vec::new();
     for stretch in stretches {
-        let mut begin = 0;
-        for (index, record) in stretch.records().iter().enumerate() {
-            if last.is_none_or(|last| !grouping.is_shared(last, record)) {
-                if let Some(group) = groups.last_mut().filter(|_| begin < index) {
-                    group.push(stretch.part(begin..index));
-                }
-                groups.push(Vec::new());
-                begin = index;
+        let mut from = stretch.from;
+        while from < stretch.to
+            && let Some((leader, range)) = stretch.encoded.group(from)
+        {
+            let part = Stretch { from, to: range.end.min(stretch.to), ..*stretch };
+            from = part.to;
+            match groups.last_mut().filter(|(last, _)| grouping.is_shared(last, leader)) {
+                Some((_, group)) => group.push(part),
+                None => groups.push((leader, vec![part])),
             }
-            last = Some(record);
-        }
-        if let Some(group) = groups.last_mut().filter(|_| begin < stretch.len()) {
-            group.push(stretch.part(begin..stretch.len()));
         }
     }
     groups
@@ -276,19 +304,11 @@ fn append<'a>(stretch: &Stretch<'a>, separator: &'a [u8], is_first: bool, parts:
 }
 
 impl<'a> Stretch<'a> {
-    fn records(&self) -> &'a [LogRecord] {
-        &self.page.records()[self.from..self.to]
-    }
-
     fn len(&self) -> usize {
         self.to - self.from
     }
 
     fn bytes(&self) -> &'a [u8] {
         self.encoded.range(self.from..self.to)
-    }
-
-    fn part(&self, range: std::ops::Range<usize>) -> Self {
-        Stretch { from: self.from + range.start, to: self.from + range.end, ..*self }
     }
 }

@@ -74,8 +74,8 @@ pub(crate) struct Chunker {
     separator_len: usize,
     frame_len: usize,
     grouping: Option<Arc<dyn Grouping>>,
-    /// The record whose group was measured last, by its page and place, and the most that such a group adds.
-    measured: Option<(Arc<Page>, usize, usize)>,
+    /// The group of a page that was measured last, and the most that it adds.
+    measured: Option<(Arc<EncodedPage>, std::ops::Range<usize>, usize)>,
     on_reject: OnReject,
     /// Where each partition is covered, by the lane's number of it: where the next chunk begins.
     covered: Vec<Arc<Start>>,
@@ -231,8 +231,7 @@ impl Chunker {
     /// Whether nothing but the sizes of records decides in which chunk they go.
     fn looks_at_sizes_alone(&self, input: &Input) -> bool {
         let Limits { span_max, record_age_max, record_ahead_max, .. } = self.limits;
-        self.grouping.is_none()
-            && [span_max, record_age_max, record_ahead_max] == [None; 3]
+        [span_max, record_age_max, record_ahead_max] == [None; 3]
             && input.encoded.as_ref().is_none_or(|encoded| encoded.is_whole())
     }
 
@@ -244,11 +243,17 @@ impl Chunker {
         if open.late || !open.refused.is_empty() || (self.limits.one_partition && open.spans.iter().any(of_another)) {
             return 0;
         }
+        let group_end = match &self.grouping {
+            None => input.page.len(),
+            // Whoever begins a group is looked at closer.
+            Some(_) if open.records == 0 || !self.is_shared(input, index) => return 0,
+            Some(_) => input.encoded.as_ref().and_then(|encoded| encoded.group(index)).map_or(index, |(_, of)| of.end),
+        };
         let records_max = self.limits.chunk_records_max.map_or(usize::MAX, |max| max.saturating_sub(open.records));
         let bytes_max = self.limits.chunk_bytes_max.unwrap_or(usize::MAX);
         let record_max = self.limits.record_bytes_max.unwrap_or(usize::MAX);
         let (mut end, mut bytes) = (index, open.bytes);
-        for next in index..input.page.len().min(index.saturating_add(records_max)) {
+        for next in index..group_end.min(index.saturating_add(records_max)) {
             let size = self.bytes_of(input, next);
             let separator = if open.records == 0 && next == index { 0 } else { self.separator_len };
             if size > record_max || self.frame_len + bytes + separator + size > bytes_max {
@@ -345,23 +350,28 @@ impl Chunker {
         if input.encoded.as_ref().is_some_and(|encoded| encoded.unencodable(index).is_some()) {
             return 0;
         }
-        let record = &input.page.records()[index];
-        if let Some((page, at, len)) = &self.measured
-            && grouping.is_shared(&page.records()[*at], record)
+        let Some(encoded) = &input.encoded else { return 0 };
+        if let Some((of, range, len)) = &self.measured
+            && Arc::ptr_eq(of, encoded)
+            && range.contains(&index)
         {
             return *len;
         }
+        let Some((leader, range)) = encoded.group(index) else { return 0 };
         let mut head = Vec::new();
-        grouping.begin(record, self.limits.chunk_bytes_max.unwrap_or(u32::MAX as usize), &mut head);
+        grouping.begin(leader, self.limits.chunk_bytes_max.unwrap_or(u32::MAX as usize), &mut head);
         let len = head.len() + grouping.end().len();
-        self.measured = Some((Arc::clone(&input.page), index, len));
+        self.measured = Some((Arc::clone(encoded), range, len));
         len
     }
 
     /// Whether a record can stand in the group of the last one that waits.
     fn is_shared(&self, input: &Input, index: usize) -> bool {
         let (Some(grouping), Some(last)) = (&self.grouping, self.open.segments.last()) else { return false };
-        grouping.is_shared(&last.page.records()[last.range.end - 1], &input.page.records()[index])
+        let before = last.encoded.as_ref().and_then(|encoded| encoded.group(last.range.end - 1));
+        let this = input.encoded.as_ref().and_then(|encoded| encoded.group(index));
+        let (Some((one, of)), Some((other, range))) = (before, this) else { return false };
+        (Arc::ptr_eq(&last.page, &input.page) && of == range) || grouping.is_shared(one, other)
     }
 
     fn bytes_of(&self, input: &Input, index: usize) -> usize {

@@ -17,9 +17,7 @@ use crate::{Idempotency, Lane, Limits, Query};
 
 /// In what form a lane wants its records. A filter of its own looks at them, and so does what is said once for several.
 pub(super) fn form(lane: &Lane) -> Form {
-    let encoding = lane.exporter.encoding();
-    let groups = encoding.as_ref().is_some_and(|encoding| encoding.grouping().is_some());
-    Form { encoding, looks: groups || lane.options.filter != Query::all() }
+    Form { encoding: lane.exporter.encoding(), looks: lane.options.filter != Query::all() }
 }
 
 /// Whether another lane has the encoding of this one.

@@ -1,5 +1,7 @@
 //! Records as logs of New Relic, in its detailed form.
 
+use std::borrow::Cow;
+
 use logship_core::{Compression, Encoding, LogRecord, Text, Unencodable, Value};
 
 use super::json::{self, DEPTH_MAX, too_deep};
@@ -21,25 +23,28 @@ const REST: &str = "logship.attributes";
 
 /// Names that New Relic keeps for itself, or that we write ourselves. An attribute of such a name goes with those that
 /// do not fit. <https://docs.newrelic.com/docs/data-apis/custom-data/custom-events/data-requirements-limits-custom-event-data/#reserved-words>
-const RESERVED: &[&str] = &[
-    "accountId",
-    "appId",
-    "entity.guid",
-    "entity.name",
-    "entity.type",
-    "eventType",
-    "level",
-    "log",
-    "logger.name",
-    "logtype",
-    "message",
-    "newrelic",
-    "record.id",
-    "span.id",
-    "timestamp",
-    "trace.id",
-    REST,
-];
+fn is_reserved(name: &str) -> bool {
+    matches!(
+        name,
+        "accountId"
+            | "appId"
+            | "entity.guid"
+            | "entity.name"
+            | "entity.type"
+            | "eventType"
+            | "level"
+            | "log"
+            | "logger.name"
+            | "logtype"
+            | "message"
+            | "newrelic"
+            | "record.id"
+            | "span.id"
+            | "timestamp"
+            | "trace.id"
+            | REST
+    )
+}
 
 /// Writes logs behind what is common to all of them.
 #[derive(Clone, Debug)]
@@ -135,7 +140,7 @@ impl Encoding for NewRelicEncoding {
 
 /// Attributes without objects in objects: New Relic makes names with dots of these, and we count them as it does.
 struct Flat<'a> {
-    list: Vec<(Text, &'a Value)>,
+    list: Vec<(Cow<'a, str>, &'a Value)>,
     /// Those that have no place in a log of New Relic.
     rest: Vec<(&'a str, &'a Value)>,
     room: usize,
@@ -145,14 +150,14 @@ impl<'a> Flat<'a> {
     fn add(&mut self, attribute: &'a (Text, Value)) {
         let (name, value) = attribute;
         let before = self.list.len();
-        let fits = self.flatten(name, value, 0).is_ok() && self.list.len() <= self.room;
+        let fits = self.flatten(Cow::Borrowed(name), value, 0).is_ok() && self.list.len() <= self.room;
         if !fits {
             self.list.truncate(before);
             self.rest.push((name, value));
         }
     }
 
-    fn flatten(&mut self, name: &Text, value: &'a Value, depth: usize) -> Result<(), Unencodable> {
+    fn flatten(&mut self, name: Cow<'a, str>, value: &'a Value, depth: usize) -> Result<(), Unencodable> {
         match value {
             Value::Map(_) if depth >= DEPTH_MAX => return Err(too_deep()),
             Value::Map(members) => {
@@ -161,24 +166,32 @@ impl<'a> Flat<'a> {
                     if self.list.len() > self.room {
                         break;
                     }
-                    self.flatten(&format!("{name}.{inner}").into(), value, depth + 1)?;
+                    self.flatten(Cow::Owned([&name, ".", inner.as_str()].concat()), value, depth + 1)?;
                 }
             }
             value => {
-                let is_fine = !name.is_empty() && name.len() <= NAME_BYTES_MAX && !RESERVED.contains(&name.as_str());
+                let is_fine = !name.is_empty() && name.len() <= NAME_BYTES_MAX && !is_reserved(&name);
                 if !is_fine {
                     return Err(Unencodable { reason: "not a name for New Relic".to_owned() });
                 }
-                self.list.push((name.clone(), value));
+                self.list.push((name, value));
             }
         }
         Ok(())
     }
 
-    /// `a.b` may be there as such and as `b` in `a`: of two of one name the first stays.
+    /// `a.b` may be there as such and as `b` in `a`: of two of one name the first stays. Names that a record gives are
+    /// different already, so that one of the two was made here.
     fn drop_repeated(&mut self) {
-        let mut known = std::collections::HashSet::with_capacity(self.list.len());
-        self.list.retain(|(name, _)| known.insert(name.clone()));
+        let is_made = |name: &Cow<'_, str>| matches!(name, Cow::Owned(_));
+        let mut at = 0;
+        while let Some((name, _)) = self.list.get(at) {
+            let is_repeat = |(known, _): &(Cow<'_, str>, _)| (is_made(name) || is_made(known)) && known == name;
+            match self.list[..at].iter().any(is_repeat) {
+                true => drop(self.list.remove(at)),
+                false => at += 1,
+            }
+        }
     }
 }
 
