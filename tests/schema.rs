@@ -89,7 +89,7 @@ enrichment: {resource: [[zone, a]]}
 exporters:
   - {id: a, type: file, dir: archive, format: json, compression: gzip-6, lane: {chunk: 5, retry: {delay_max: 1m}}}
   - {id: b, type: elasticsearch, hosts: ["http://es"], index: i, auth: {basic: {username: u, password: {env: P}}}}
-  - {id: c, type: opensearch, hosts: ["http://es"], index: i, auth: {aws: {service: aoss, credentials: environment}}}
+  - {id: c, type: opensearch, hosts: ["http://es"], index: i, auth: {aws: {service: aoss, credentials: default}}}
   - {id: d, type: datadog, api_key: {secret: K}, ddtags: [a], dead_letter: {type: file, dir: dead}}
   - {id: e, type: newrelic, license_key: k, region: eu, attributes: {a: b}}
   - {id: f, type: splunk, url: "http://s", token: t, endpoint: raw}
