@@ -459,6 +459,7 @@ fn destinations(address: &str, credentials: &mut Credentials) -> Vec<(&'static s
         json!({"region": "eu-west-1", "endpoint": address, "credentials": {"static": key}})
     };
     let (s3, cloudwatch, sqs, mut opensearch) = (aws("s3"), aws("cloudwatch"), aws("sqs"), aws("opensearch"));
+    let (firehose, kinesis) = (aws("firehose"), aws("kinesis"));
     opensearch.as_object_mut().unwrap().remove("endpoint");
     let grpc = json!({"endpoint": address, "protocol": "grpc", "headers": {"api-key": secret("grpckey")}});
     vec![
@@ -498,6 +499,8 @@ fn destinations(address: &str, credentials: &mut Credentials) -> Vec<(&'static s
             "auth": {"basic": {"username": "user", "password": secret("osbasic")}}}),
         ),
         ("opensearch", json!({"hosts": [address], "index": "logs", "auth": {"aws": opensearch}})),
+        ("firehose", json!({"delivery_stream_name": "logs", "aws": firehose})),
+        ("kinesis", json!({"stream_name": "logs", "aws": kinesis})),
         ("otlp", json!({"endpoint": address, "headers": {"api-key": secret("otlpkey")}})),
         ("otlp", grpc),
         ("s3", json!({"bucket": "bucket", "aws": s3})),

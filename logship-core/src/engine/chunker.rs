@@ -7,7 +7,7 @@ use super::late::{Covered, Watch};
 use crate::chunk::{Begins, Segment};
 use crate::encoding::EncodedPage;
 use crate::page::Head;
-use crate::{Chunk, Grouping, Limits, OnReject, Page, Query, Rejection, Start, Timestamp};
+use crate::{Chunk, Cursor, Grouping, Limits, OnReject, Page, Query, Rejection, Start, Timestamp};
 
 /// What a lane makes of a page.
 #[derive(Debug)]
@@ -171,11 +171,10 @@ impl Chunker {
                 continue;
             }
             let record = input.page.head(index);
-            let next = index + 1;
             let again = watch.filter(|watch| watch.is_again(record.position));
             if again.is_some_and(|watch| watch.is_seen(record.position)) {
                 pushed.known += 1;
-                index = next;
+                index += 1;
                 continue;
             }
             let wanted = wants_all || self.filter.matches(&input.page.records()[index]);
@@ -210,18 +209,13 @@ impl Chunker {
             if again.is_none() {
                 covered = Some(record);
             }
-            index = next;
+            index += 1;
         }
         // It would hold the page.
         self.measured = None;
         let end = match (pushed.stopped, input.page.next()) {
             (false, Some(next)) if watch.is_some_and(|watch| watch.is_again(next)) => None,
-            (false, Some(next)) => Some(Covered {
-                position: next.detached(),
-                // What lies behind the last record was not given, so its time is not known.
-                time: covered.filter(|last| last.position == next).map_or(input.page.read_at, |r| r.timestamp),
-                read_at: input.page.read_at,
-            }),
+            (false, Some(next)) => Some(behind(next, covered, &input.page)),
             _ => covered.map(|record| at(record, &input.page)),
         };
         pushed.skipped_to = end.filter(|end| !self.cover(input.partition, end));
@@ -315,7 +309,7 @@ impl Chunker {
     }
 
     /// A partition is covered, and durably so, without a chunk.
-    pub(crate) fn skipped(&mut self, partition: usize, end: crate::Cursor) {
+    pub(crate) fn skipped(&mut self, partition: usize, end: Cursor) {
         self.covered[partition] = Arc::new(Start::After(end));
     }
 
@@ -434,6 +428,13 @@ impl Chunker {
             None => false,
         }
     }
+}
+
+/// Covered up to the end of a page, whose last record that counts is `last`.
+fn behind(end: &Cursor, last: Option<Head<'_>>, page: &Page) -> Covered {
+    // What lies behind the last record was not given, so its time is not known.
+    let time = last.filter(|last| last.position == end).map_or(page.read_at, |last| last.timestamp);
+    Covered { position: end.detached(), time, read_at: page.read_at }
 }
 
 /// Covered up to and including a record.

@@ -116,9 +116,10 @@ impl JsonlSource {
         Ok(files)
     }
 
-    /// Whether the configuration names this file, and does not merely find it in a folder.
-    fn is_named(&self, partition: &Partition) -> bool {
-        self.config.paths.iter().any(|path| path == Path::new(partition.as_str()))
+    /// Whether a file was found in a folder, which is there, and nobody has said that it stays.
+    fn may_go(&self, partition: &Partition) -> bool {
+        let path = Path::new(partition.as_str());
+        !self.config.paths.iter().any(|named| named == path) && path.parent().is_some_and(Path::is_dir)
     }
 
     fn page(&self, partition: &Partition, start: &Start, query: &Query, limits: PageLimits) -> Result<Page, Error> {
@@ -415,7 +416,7 @@ impl Source for JsonlSource {
     ) -> Result<Page, Error> {
         let (source, from, start, query) = (self.clone(), partition.clone(), start.clone(), query.clone());
         match blocking(move || source.page(&from, &start, &query, limits)).await {
-            Err(error) if error.kind() == ErrorKind::NotFound && !self.is_named(partition) => {
+            Err(error) if error.kind() == ErrorKind::NotFound && self.may_go(partition) => {
                 tracing::warn!(%error, "a file of logs was removed before it was known to be read to its end");
                 Ok(Page::ending_at(partition.clone(), Vec::new(), None, PageEnd::CaughtUp))
             }

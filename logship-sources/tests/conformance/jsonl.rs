@@ -44,7 +44,7 @@ impl SourceFixture for Fixture {
     }
 
     async fn take_away(&self) -> bool {
-        std::fs::remove_file(self.file(0)).unwrap();
+        std::fs::remove_dir_all(self.0.path()).unwrap();
         true
     }
 }
