@@ -83,6 +83,12 @@ impl Cursor {
         self.text.len()
     }
 
+    /// How many bytes the textual form has.
+    fn len(&self) -> usize {
+        let digits = if self.number != 0 || self.text.is_empty() { 20 } else { 0 };
+        digits + if self.text.is_empty() { 0 } else { 1 + self.text.len() }
+    }
+
     /// Writes the textual form to `out`.
     pub fn write(&self, out: &mut Vec<u8>) {
         if self.number != 0 || self.text.is_empty() {
@@ -171,6 +177,17 @@ impl RecordId {
         &self.position
     }
 
+    /// Makes it the id of the record at another position of the same partition.
+    pub fn set_position(&mut self, position: Cursor) {
+        self.position = position;
+    }
+
+    /// How many bytes the textual form has; at least one.
+    #[allow(clippy::len_without_is_empty, reason = "it never is")]
+    pub fn len(&self) -> usize {
+        self.partition.as_str().len() + 1 + self.position.len()
+    }
+
     /// Writes the textual form, `partition:position`, to `out`.
     pub fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(self.partition.as_str().as_bytes());
@@ -232,6 +249,7 @@ mod tests {
         #[test]
         fn cursors_read_back(number: i64, text in ".{0,20}") {
             let cursor = Cursor::new(number, text.as_str().into());
+            prop_assert_eq!(cursor.len(), cursor.to_string().len());
             prop_assert_eq!(cursor.to_string().parse::<Cursor>(), Ok(cursor));
         }
 

@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use crate::dated::Dated;
 use crate::ecs::document;
-use crate::encode::json::string;
+use crate::encode::json;
 
 /// The longest `_id`, in bytes.
 /// <https://www.elastic.co/docs/reference/elasticsearch/mapping-reference/mapping-id-field>
@@ -61,19 +61,23 @@ impl Encoding for BulkEncoding {
     }
 
     fn record(&self, record: &LogRecord, out: &mut Vec<u8>) -> Result<(), Unencodable> {
-        let id = IdText::new(&record.id);
         out.extend_from_slice(b"{\"create\":{");
         if let Some(index) = &self.index {
             out.extend_from_slice(b"\"_index\":\"");
             index.write(record.timestamp, out);
             out.extend_from_slice(if self.ids { b"\"," } else { b"\"" });
         }
-        if self.ids {
+        if !self.ids {
+            out.extend_from_slice(b"}}\n");
+            document(record, |out| write_id(&record.id, out), out)?;
+        } else {
             out.extend_from_slice(b"\"_id\":");
-            string(out, &id.0);
+            let begin = out.len();
+            write_id(&record.id, out);
+            let written = begin..out.len();
+            out.extend_from_slice(b"}}\n");
+            document(record, |out| out.extend_from_within(written.clone()), out)?;
         }
-        out.extend_from_slice(b"}}\n");
-        document(record, &id.0, out)?;
         out.push(b'\n');
         Ok(())
     }
@@ -83,25 +87,16 @@ impl Encoding for BulkEncoding {
     }
 }
 
-/// A record's id, or, where that is too long for an `_id`, its 128-bit FNV-1a hash in hexadecimal: as stable as the id
-/// itself.
-struct IdText(String);
-
-impl IdText {
-    fn new(id: &RecordId) -> Self {
-        let mut text = Vec::with_capacity(64);
-        id.write(&mut text);
-        if text.len() <= ID_BYTES_MAX {
-            // Ids are made of strings, so this copies nothing.
-            return IdText(
-                String::from_utf8(text).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()),
-            );
-        }
-        let hash = text.iter().fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d_u128, |hash, byte| {
-            (hash ^ u128::from(*byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b)
-        });
-        IdText(format!("{hash:032x}"))
+/// Appends a record's id in quotes, or, where that is too long for an `_id`, its 128-bit FNV-1a hash in hexadecimal: as
+/// stable as the id itself.
+fn write_id(id: &RecordId, out: &mut Vec<u8>) {
+    if id.len() <= ID_BYTES_MAX {
+        return json::id(out, id);
     }
+    let hash = id.to_string().bytes().fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d_u128, |hash, byte| {
+        (hash ^ u128::from(byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b)
+    });
+    json::string(out, &format!("{hash:032x}"));
 }
 
 /// The parts of an answer that decide over records: what remains of it under the `filter_path` we ask for.
@@ -407,9 +402,13 @@ mod tests {
     #[test]
     fn a_long_id_is_hashed_the_same_way_every_time() {
         let id = |length: usize| RecordId::new(Partition::new("p"), Cursor::text("x".repeat(length).into()));
-        let text = |length| IdText::new(&id(length)).0;
-        assert_eq!(text(509).len(), 512);
-        assert_eq!(text(510), "bfb142fd0314a5ad76855ab9e6cf6298".to_owned());
+        let text = |length| {
+            let mut out = Vec::new();
+            write_id(&id(length), &mut out);
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(text(509).len(), 512 + 2);
+        assert_eq!(text(510), "\"bfb142fd0314a5ad76855ab9e6cf6298\"");
         assert_ne!(text(510), text(511));
     }
 
@@ -467,9 +466,9 @@ mod tests {
             let text = encoded(&record, "logs", true);
             prop_assert_eq!(text.matches('\n').count(), 2);
             // With a plan or without one, a document is the same.
-            let id = record.id.to_string();
+            let id = |out: &mut Vec<u8>| write_id(&record.id, out);
             let (mut first, mut second) = (Vec::new(), Vec::new());
-            let results = (crate::ecs::unplanned(&record, &id, &mut first), document(&record, &id, &mut second));
+            let results = (crate::ecs::unplanned(&record, id, &mut first), document(&record, id, &mut second));
             prop_assert_eq!((results.0.is_ok(), first), (results.1.is_ok(), second));
             let lines: Vec<&str> = text.lines().collect();
             let action: serde_json::Value = serde_json::from_str(lines[0]).unwrap();

@@ -65,21 +65,19 @@ fn field_of(name: &str) -> Option<usize> {
 /// The values of fields, by their place among [`FIELDS`].
 type Taken<'a> = [Option<&'a Value>; FIELDS.len()];
 
-/// Writes the document of one record.
-pub(crate) fn document(record: &LogRecord, id: &str, out: &mut Vec<u8>) -> Result<(), Unencodable> {
+/// Writes the document of one record. `id` writes what it is known by, with quotes.
+pub(crate) fn document(record: &LogRecord, id: impl Fn(&mut Vec<u8>), out: &mut Vec<u8>) -> Result<(), Unencodable> {
     PLANS.with_borrow_mut(|plans| match plans.find(record) {
         Some(plan) => {
             let mut taken: Taken<'_> = [None; FIELDS.len()];
-            let attributes = || plan.members.iter().zip(attributes(record));
-            for (member, (_, value)) in attributes().filter(|(_, (_, value))| !matches!(value, Value::Null)) {
-                if let Member::Field(field) = member {
-                    taken[*field] = Some(value);
-                }
+            for (place, field) in &plan.fields {
+                taken[*field] = attribute(record, *place).filter(|value| !matches!(value, Value::Null));
             }
             write(record, id, &taken, out, |labels| {
-                for (member, (_, value)) in attributes().filter(|(_, (_, value))| !matches!(value, Value::Null)) {
-                    if let Member::Label(key) = member {
-                        labels.member(key, value);
+                for (place, key) in &plan.labels {
+                    match attribute(record, *place) {
+                        Some(Value::Null) | None => {}
+                        Some(value) => labels.member(key, value),
                     }
                 }
             })
@@ -89,9 +87,15 @@ pub(crate) fn document(record: &LogRecord, id: &str, out: &mut Vec<u8>) -> Resul
 }
 
 /// The same for a record whose names say nothing.
-pub(crate) fn unplanned(record: &LogRecord, id: &str, out: &mut Vec<u8>) -> Result<(), Unencodable> {
+pub(crate) fn unplanned(record: &LogRecord, id: impl Fn(&mut Vec<u8>), out: &mut Vec<u8>) -> Result<(), Unencodable> {
     let (taken, list) = sorted(record);
     write(record, id, &taken, out, |labels| list.iter().for_each(|(name, value)| labels.label(name, value)))
+}
+
+/// The value of an attribute by its place: those of the resource come behind the record's own.
+fn attribute(record: &LogRecord, place: usize) -> Option<&Value> {
+    let own = &record.attributes;
+    own.get(place).or_else(|| record.resource.attributes.get(place.wrapping_sub(own.len()))).map(|(_, value)| value)
 }
 
 fn attributes(record: &LogRecord) -> impl Iterator<Item = &(Text, Value)> {
@@ -122,16 +126,13 @@ struct Plans {
     misses: usize,
 }
 
+#[derive(Default)]
 struct Plan {
     names: Vec<Text>,
-    members: Vec<Member>,
-}
-
-enum Member {
-    /// By its place among [`FIELDS`].
-    Field(usize),
-    /// The label's name as it is written, with its colon.
-    Label(Vec<u8>),
+    /// Attributes that have fields of their own, and which ones among [`FIELDS`].
+    fields: Vec<(usize, usize)>,
+    /// Attributes that are labels, and the name of each as it is written, with the comma before and the colon behind it.
+    labels: Vec<(usize, Vec<u8>)>,
 }
 
 /// How many plans are kept.
@@ -169,37 +170,41 @@ impl Plan {
     /// None where names alone do not say what becomes of attributes: two would have the same place, or a field takes
     /// only numbers.
     fn of(record: &LogRecord) -> Option<Plan> {
-        let mut plan = Plan { names: Vec::new(), members: Vec::new() };
+        let mut plan = Plan::default();
         let mut places = HashSet::new();
         if record.attributes.len() + record.resource.attributes.len() > LABELS_FEW {
             return None;
         }
-        for (name, _) in attributes(record) {
-            let member = match field_of(name) {
+        for (place, (name, _)) in attributes(record).enumerate() {
+            match field_of(name) {
                 Some(field) if FIELDS[field].is_number || !places.insert(format!(".{field}")) => return None,
-                Some(field) => Member::Field(field),
+                Some(field) => plan.fields.push((place, field)),
                 None => {
                     let label = name.replace('.', "_");
-                    let mut key = Vec::new();
-                    string(&mut key, &label);
-                    key.push(b':');
+                    plan.labels.push((place, key_of(&label)));
                     if !places.insert(label) {
                         return None;
                     }
-                    Member::Label(key)
                 }
-            };
+            }
             plan.names.push(name.detached());
-            plan.members.push(member);
         }
         Some(plan)
     }
 }
 
+/// The name of a member as it is written, with the comma before and the colon behind it.
+fn key_of(name: &str) -> Vec<u8> {
+    let mut key = vec![b','];
+    string(&mut key, name);
+    key.push(b':');
+    key
+}
+
 /// Writes a document of which it is known what becomes of the attributes.
 fn write(
     record: &LogRecord,
-    id: &str,
+    id: impl Fn(&mut Vec<u8>),
     taken: &Taken<'_>,
     out: &mut Vec<u8>,
     labels: impl FnOnce(&mut Object<'_>),
@@ -218,7 +223,8 @@ fn write(
         root.value("message", &record.body, false);
     }
     root.object("event", |event| {
-        event.text("id", id);
+        event.key("id");
+        id(event.out);
         if let Some(observed) = record.observed_timestamp {
             event.time("created", observed);
         }
@@ -364,22 +370,16 @@ impl<'a> Object<'a> {
         self.fault = self.fault.take().or(result.err());
     }
 
-    /// A member whose name is written as it is to be, with its colon.
+    /// A member whose name is written as it is to be, with the comma before and the colon behind it.
     fn member(&mut self, key: &[u8], value: &Value) {
-        if !self.is_empty {
-            self.out.push(b',');
-        }
+        self.out.extend_from_slice(&key[usize::from(self.is_empty)..]);
         self.is_empty = false;
-        self.out.extend_from_slice(key);
         let result = value_as_text(self.out, value, false);
         self.fault = self.fault.take().or(result.err());
     }
 
     fn label(&mut self, name: &str, value: &Value) {
-        let mut key = Vec::with_capacity(name.len() + 3);
-        string(&mut key, &name.replace('.', "_"));
-        key.push(b':');
-        self.member(&key, value);
+        self.member(&key_of(&name.replace('.', "_")), value);
     }
 
     fn hex(&mut self, name: &str, id: Option<&[u8]>) {
@@ -410,7 +410,7 @@ impl<'a> Object<'a> {
 
 fn value_as_text(out: &mut Vec<u8>, value: &Value, is_number: bool) -> Result<(), Unencodable> {
     match value {
-        Value::String(text) => string(out, text),
+        Value::String(text) => json::text(out, text),
         Value::Int(number) if is_number => json::int(out, *number),
         Value::Int(number) => string(out, itoa::Buffer::new().format(*number)),
         Value::Bool(value) => string(out, if *value { "true" } else { "false" }),

@@ -38,7 +38,7 @@ impl Encoding for RowEncoding {
         if let Some(observed) = record.observed_timestamp {
             time(row.name("ObservedTimestamp"), observed);
         }
-        json::id(row.name("RecordId"), record);
+        json::id(row.name("RecordId"), &record.id);
         row.text("Severity", record.severity_name());
         row.int("SeverityNumber", record.severity.number().into());
         bounded(row.name("Message"), |out| object::text_of(out, &record.body))?;

@@ -95,7 +95,7 @@ impl Encoding for DatadogEncoding {
         // Datadog counts in milliseconds.
         log.int("timestamp", record.timestamp.as_millis());
         object::text_of(log.name("message"), &record.body)?;
-        json::id(log.name("id"), record);
+        json::id(log.name("id"), &record.id);
         ids(&mut log, record);
         let mut reserved = Vec::new();
         let mut error: [Option<&Value>; ERROR.len()] = [None; ERROR.len()];

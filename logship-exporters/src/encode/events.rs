@@ -43,7 +43,7 @@ impl Encoding for Events {
         message(out, &record.body)?;
         text(out, ",\"level\":", record.severity_name());
         out.extend_from_slice(b",\"id\":");
-        json::id(out, record);
+        json::id(out, &record.id);
         if let Some(scope) = record.scope.as_ref().filter(|scope| !scope.name.is_empty()) {
             text(out, ",\"logger\":", &scope.name);
         }

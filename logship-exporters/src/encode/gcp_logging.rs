@@ -75,7 +75,7 @@ impl Encoding for EntryEncoding {
         record.timestamp.write_rfc3339(time);
         time.push(b'"');
         entry.text("severity", severity(record.severity));
-        json::id(entry.name("insertId"), record);
+        json::id(entry.name("insertId"), &record.id);
         let mut payload = Object::open(entry.name("jsonPayload"));
         payload.value("message", &record.body)?;
         if let Some(text) = record.severity_text.as_ref().filter(|text| text.as_str() != record.severity.name()) {

@@ -2,7 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use logship_core::{LogRecord, Text, Unencodable, Value};
+use logship_core::{LogRecord, RecordId, Text, Unencodable, Value, find_json_escape};
 
 /// Values nested deeper than this have no form: a destination would not read them, and writing them needs a stack as
 /// deep.
@@ -14,16 +14,26 @@ pub(crate) fn too_deep() -> Unencodable {
 
 /// Appends a quoted string, as JSON and Ion both read it.
 pub(crate) fn string(out: &mut Vec<u8>, text: &str) {
+    out.reserve(text.len() + 2);
     out.push(b'"');
     escaped(out, text.as_bytes());
     out.push(b'"');
+}
+
+/// The same of a text, whose JSON may be at hand.
+#[inline]
+pub(crate) fn text(out: &mut Vec<u8>, text: &Text) {
+    match text.as_json() {
+        Some(json) => out.extend_from_slice(json.as_bytes()),
+        None => string(out, text),
+    }
 }
 
 /// Appends what stands between the quotes of a string.
 fn escaped(out: &mut Vec<u8>, text: &[u8]) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     let mut rest = text;
-    while let Some(at) = find_escape(rest) {
+    while let Some(at) = find_json_escape(rest) {
         out.extend_from_slice(&rest[..at]);
         match rest[at] {
             b'\n' => out.extend_from_slice(b"\\n"),
@@ -38,61 +48,6 @@ fn escaped(out: &mut Vec<u8>, text: &[u8]) {
         rest = &rest[at + 1..];
     }
     out.extend_from_slice(rest);
-}
-
-/// Where the first byte is that cannot stand in a string as it is. Looks at sixteen bytes at a time, then at eight.
-fn find_escape(bytes: &[u8]) -> Option<usize> {
-    let mut blocks = bytes.chunks_exact(16);
-    let mut plain = 0;
-    for block in blocks.by_ref() {
-        // Two words at once: most strings have nothing to escape.
-        let (first, second) = block.split_at(8);
-        let found = escapes_of(first);
-        if found | escapes_of(second) != 0 {
-            return Some(plain + if found != 0 { position_of(found) } else { 8 + position_of(escapes_of(second)) });
-        }
-        plain += 16;
-    }
-    let rest = blocks.remainder();
-    let found = match rest.len() {
-        0 => 0,
-        // The bytes that are left, with spaces behind them.
-        1..8 => {
-            let mut word = [b' '; 8];
-            word.iter_mut().zip(rest).for_each(|(place, byte)| *place = *byte);
-            escapes_of(&word)
-        }
-        8 => escapes_of(rest),
-        // Two words that overlap. Of the second, the bytes that the first one has are passed over.
-        len => match escapes_of(&rest[..8]) {
-            0 => {
-                let behind = escapes_of(&rest[len - 8..]);
-                plain += if behind != 0 { len - 8 } else { 0 };
-                behind
-            }
-            found => found,
-        },
-    };
-    (found != 0).then(|| plain + position_of(found))
-}
-
-/// The high bit of each byte that is to be escaped, and perhaps of some behind the first of them.
-#[inline(always)]
-fn escapes_of(word: &[u8]) -> u64 {
-    const ONES: u64 = u64::MAX / 255;
-    const HIGHS: u64 = ONES * 0x80;
-    let mut bytes = [0; 8];
-    bytes.copy_from_slice(word);
-    let word = u64::from_le_bytes(bytes);
-    // The high bit of each byte that is zero, and of no byte before the first.
-    let zeros = |word: u64| word.wrapping_sub(ONES) & !word;
-    let controls = word.wrapping_sub(ONES * 0x20) & !word;
-    (controls | zeros(word ^ (ONES * u64::from(b'"'))) | zeros(word ^ (ONES * u64::from(b'\\')))) & HIGHS
-}
-
-#[inline(always)]
-fn position_of(found: u64) -> usize {
-    found.trailing_zeros() as usize / 8
 }
 
 /// Appends a number. JSON has no form for one that is not finite; a string keeps what was said.
@@ -136,7 +91,7 @@ fn write<const IN_STRING: bool>(out: &mut Vec<u8>, value: &Value, depth: usize) 
         Value::Int(number) => int(out, *number),
         Value::Double(number) if number.is_finite() => double(out, *number),
         Value::Double(number) => write_string::<IN_STRING>(out, &number.to_string()),
-        Value::String(text) => write_string::<IN_STRING>(out, text),
+        Value::String(text) => write_text::<IN_STRING>(out, text),
         Value::Bytes(bytes) => write_string::<IN_STRING>(out, &BASE64.encode(bytes)),
         Value::Array(_) | Value::Map(_) if depth >= DEPTH_MAX => return Err(too_deep()),
         Value::Array(values) => {
@@ -165,7 +120,7 @@ fn write_entries<const IN_STRING: bool>(
         if !std::mem::take(&mut first) {
             out.push(b',');
         }
-        write_string::<IN_STRING>(out, name);
+        write_text::<IN_STRING>(out, name);
         out.push(b':');
         write::<IN_STRING>(out, inner, depth)?;
     }
@@ -173,18 +128,32 @@ fn write_entries<const IN_STRING: bool>(
     Ok(())
 }
 
+fn write_text<const IN_STRING: bool>(out: &mut Vec<u8>, text: &Text) {
+    match text.as_json() {
+        Some(json) if !IN_STRING => out.extend_from_slice(json.as_bytes()),
+        // Nothing in it is to be escaped but its quotes.
+        Some(_) => plain_in_string(out, text),
+        None => write_string::<IN_STRING>(out, text),
+    }
+}
+
 fn write_string<const IN_STRING: bool>(out: &mut Vec<u8>, text: &str) {
     if !IN_STRING {
         return string(out, text);
     }
-    if find_escape(text.as_bytes()).is_none() {
-        out.extend_from_slice(b"\\\"");
-        out.extend_from_slice(text.as_bytes());
-        return out.extend_from_slice(b"\\\"");
+    if find_json_escape(text.as_bytes()).is_none() {
+        return plain_in_string(out, text);
     }
     let mut once = Vec::with_capacity(text.len() + 16);
     string(&mut once, text);
     escaped(out, &once);
+}
+
+fn plain_in_string(out: &mut Vec<u8>, text: &str) {
+    out.reserve(text.len() + 4);
+    out.extend_from_slice(b"\\\"");
+    out.extend_from_slice(text.as_bytes());
+    out.extend_from_slice(b"\\\"");
 }
 
 /// Appends bytes as lower-case hexadecimal digits, as trace and span ids are written everywhere.
@@ -196,17 +165,22 @@ pub(crate) fn hex(out: &mut Vec<u8>, bytes: &[u8]) {
 }
 
 /// Appends a record's id as a quoted string.
-pub(crate) fn id(out: &mut Vec<u8>, record: &LogRecord) {
-    let mut id = Vec::with_capacity(96);
-    record.id.write(&mut id);
+pub(crate) fn id(out: &mut Vec<u8>, id: &RecordId) {
+    out.push(b'"');
+    let begin = out.len();
+    id.write(out);
     // An id is the text of its record's position, which may hold anything.
-    string(out, &String::from_utf8_lossy(&id));
+    if find_json_escape(&out[begin..]).is_some() {
+        let id = out.split_off(begin);
+        escaped(out, &id);
+    }
+    out.push(b'"');
 }
 
 /// Appends a record as an object with OpenTelemetry's names in camelCase, and its `id`.
 pub(crate) fn record(out: &mut Vec<u8>, record: &LogRecord) -> Result<(), Unencodable> {
     out.extend_from_slice(b"{\"id\":");
-    id(out, record);
+    id(out, &record.id);
     out.extend_from_slice(b",\"timestamp\":\"");
     record.timestamp.write_rfc3339(out);
     if let Some(observed) = record.observed_timestamp {
@@ -225,7 +199,7 @@ pub(crate) fn record(out: &mut Vec<u8>, record: &LogRecord) -> Result<(), Unenco
     entries(out, &record.resource.attributes, 0)?;
     if let Some(scope) = &record.scope {
         out.extend_from_slice(b",\"scope\":");
-        string(out, &scope.name);
+        text(out, &scope.name);
     }
     let ids = [
         ("traceId", record.trace_id.as_ref().map(<[u8; 16]>::as_slice)),
@@ -302,12 +276,6 @@ mod tests {
             let outer = json(|out| value_as_string(out, &inner).unwrap());
             let expected = json(|out| value(out, &inner, 0).unwrap());
             prop_assert_eq!(serde_json::from_str::<serde_json::Value>(outer.as_str().unwrap()).unwrap(), expected);
-        }
-
-        #[test]
-        fn escapes_are_found_wherever_they_are(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
-            let expected = bytes.iter().position(|byte| *byte < 0x20 || *byte == b'"' || *byte == b'\\');
-            prop_assert_eq!(find_escape(&bytes), expected);
         }
 
         #[test]

@@ -83,7 +83,7 @@ impl Encoding for NewRelicEncoding {
         log.int("timestamp", record.timestamp.as_millis());
         bounded(log.name("message"), |out| object::text_of(out, &record.body))?;
         let mut members = Object::open(log.name("attributes"));
-        json::id(members.name("record.id"), record);
+        json::id(members.name("record.id"), &record.id);
         if record.severity.number() > 0 || record.severity_text.is_some() {
             let is_known = record.severity.number() > 0;
             members.text("level", if is_known { record.severity.name() } else { record.severity_name() });

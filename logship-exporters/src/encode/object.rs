@@ -59,6 +59,16 @@ impl<'a> Object<'a> {
     pub(crate) fn value(&mut self, name: &str, value: &Value) -> Result<(), Unencodable> {
         self::value(self.name(name), value)
     }
+
+    /// The same of an attribute, whose name may be at hand as it is to be written.
+    pub(crate) fn attribute(&mut self, name: &Text, value: &Value) -> Result<(), Unencodable> {
+        if !std::mem::take(&mut self.is_empty) {
+            self.out.push(b',');
+        }
+        json::text(self.out, name);
+        self.out.push(b':');
+        self::value(self.out, value)
+    }
 }
 
 /// Appends a value. A whole number that a double does not hold is text: as a number it would be another one.
@@ -76,7 +86,7 @@ pub(crate) fn value(out: &mut Vec<u8>, value: &Value) -> Result<(), Unencodable>
 pub(crate) fn text_of(out: &mut Vec<u8>, value: &Value) -> Result<(), Unencodable> {
     match value {
         Value::Null => json::string(out, ""),
-        Value::String(text) => json::string(out, text),
+        Value::String(text) => json::text(out, text),
         // JSON has these as strings already.
         Value::Bytes(_) => json::value(out, value, 0)?,
         value => {

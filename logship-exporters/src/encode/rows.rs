@@ -140,7 +140,7 @@ impl Encoding for Rows {
     fn record(&self, record: &LogRecord, out: &mut Vec<u8>) -> Result<(), Unencodable> {
         out.push(b'{');
         self.name(out, "id");
-        json::id(out, record);
+        json::id(out, &record.id);
         out.push(b',');
         self.name(out, "timestamp");
         out.push(b'"');

@@ -37,7 +37,7 @@ impl SplunkEncoding {
         }
         fields
             .text("level", if record.severity.number() > 0 { record.severity.name() } else { record.severity_name() });
-        json::id(fields.name("record_id"), record);
+        json::id(fields.name("record_id"), &record.id);
         if let Some(service) = service {
             fields.text("service", service);
         }

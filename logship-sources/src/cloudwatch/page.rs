@@ -5,7 +5,7 @@ use std::sync::Arc;
 use aws_sdk_cloudwatchlogs::types::FilteredLogEvent;
 use logship_core::{
     Cursor, Error, ErrorKind, LogRecord, Page, PageEnd, PageLimits, Partition, Query, RecordId, Resource, Text,
-    Timestamp, Value,
+    TextBlock, Timestamp, Value,
 };
 
 use crate::jsonl::{JsonlFields, Parser};
@@ -153,8 +153,8 @@ fn record_of(
     let message = Text::from(event.message);
     let mut record = match parser.filter(|_| message.trim_start().starts_with('{')) {
         Some(parser) => {
-            let mut record = LogRecord::new(id.clone(), time);
-            parser.record(&message, id, &mut record);
+            let (mut record, message) = (LogRecord::new(id, time), TextBlock::new(message));
+            parser.record(&message, 0..message.as_str().len(), &mut record);
             record.attributes.retain(|(name, _)| name.as_str() != "logship.timestamp_missing");
             record.timestamp = time;
             record

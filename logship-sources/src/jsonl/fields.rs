@@ -72,22 +72,34 @@ impl JsonlFields {
     }
 }
 
-/// Names that were met before on a page, each with its role: records share their text, and it is looked up once. The
-/// names of a line mostly come in the order of the line before, so the one behind the last hit is tried first.
+/// The names of lines, each with its role. They mostly come in the order of the line before, so the one behind the last
+/// is tried first; a name that stands in a line more than once is here as often.
 #[derive(Debug)]
 pub(super) struct Names<'a> {
     fields: &'a JsonlFields,
     known: Vec<Known>,
+    /// The place of the name that was read last.
+    current: usize,
     next: usize,
+    /// A name that is not kept.
+    other: Text,
 }
 
 #[derive(Debug)]
 struct Known {
     name: Text,
     role: Role,
-    /// The name as it stands in a line, up to its second quote. Empty where it stands there in more than one way,
-    /// because it has escapes.
-    written: Box<[u8]>,
+    written: Written,
+}
+
+/// A name as it stands in a line, with its quotes and the colon behind it. Empty where it stands there in more than one
+/// way, because it has escapes.
+#[derive(Debug)]
+struct Written {
+    bytes: Box<[u8]>,
+    /// The first sixteen of them, or as many as there are, and which those are: compared as one number.
+    head: u128,
+    mask: u128,
 }
 
 /// Lines whose names are data, not names, end here: the search through them would cost more than it saves.
@@ -95,39 +107,74 @@ const NAMES_MAX: usize = 64;
 
 impl<'a> Names<'a> {
     pub(super) fn new(fields: &'a JsonlFields) -> Self {
-        Names { fields, known: Vec::new(), next: 0 }
+        Names { fields, known: Vec::new(), current: 0, next: 0, other: Text::new() }
     }
 
-    /// The name behind the last one, if that is what stands here with a quote behind it, and how long it is.
-    pub(super) fn expected(&mut self, bytes: &[u8]) -> Option<(Text, Role, usize)> {
+    pub(super) fn begin_line(&mut self) {
+        self.next = 0;
+    }
+
+    /// The name that was read last.
+    pub(super) fn current(&self) -> &Text {
+        self.known.get(self.current).map_or(&self.other, |known| &known.name)
+    }
+
+    /// Takes the name behind the last one, if that is what stands here: its role, and how long it is with its quotes and
+    /// its colon.
+    #[inline]
+    pub(super) fn expected(&mut self, bytes: &[u8]) -> Option<(Role, usize)> {
         let known = self.known.get(self.next)?;
-        if known.written.is_empty() || !bytes.starts_with(&known.written) {
+        if !known.written.is_at(bytes) {
             return None;
         }
+        self.current = self.next;
         self.next += 1;
-        Some((known.name.clone(), known.role, known.written.len()))
+        Some((known.role, known.written.bytes.len()))
     }
 
-    /// A name as a text that other records share, where it is known.
-    pub(super) fn find(&mut self, name: &str) -> Option<(Text, Role)> {
-        let expected = self.known.get(self.next).is_some_and(|known| known.name == name);
-        let at = if expected { Some(self.next) } else { self.known.iter().position(|known| known.name == name) };
+    /// Takes a name, and says its role.
+    pub(super) fn find(&mut self, name: &str) -> Role {
+        let ahead = self.known.iter().skip(self.next).position(|known| known.name == name).map(|at| self.next + at);
+        let at = if self.known.len() < NAMES_MAX {
+            ahead
+        } else {
+            ahead.or_else(|| self.known.iter().position(|known| known.name == name))
+        };
         match at {
-            Some(at) => self.next = at + 1,
+            Some(at) => self.current = at,
             None if self.known.len() < NAMES_MAX => {
-                self.next = self.known.len() + 1;
-                let is_plain = !name.bytes().any(|byte| byte < b' ' || matches!(byte, b'"' | b'\\'));
-                let written = if is_plain { format!("{name}\"").into_bytes().into() } else { Box::default() };
-                self.known.push(Known { name: Text::interned(name), role: self.fields.role(name), written });
+                self.current = self.known.len();
+                let (name, role) = (Text::interned(name), self.fields.role(name));
+                self.known.push(Known { written: Written::new(&name), name, role });
             }
-            None => return None,
+            None => {
+                self.current = usize::MAX;
+                self.other = Text::from(name);
+                return self.fields.role(name);
+            }
         }
-        self.known.get(self.next - 1).map(|known| (known.name.clone(), known.role))
+        self.next = self.current + 1;
+        self.known[self.current].role
+    }
+}
+
+impl Written {
+    fn new(name: &Text) -> Self {
+        let bytes: Box<[u8]> = name.as_json().map(|json| format!("{json}:").into_bytes().into()).unwrap_or_default();
+        let mut head = [0; 16];
+        head.iter_mut().zip(&bytes).for_each(|(place, byte)| *place = *byte);
+        let mask = if bytes.len() < 16 { (1 << (8 * bytes.len())) - 1 } else { u128::MAX };
+        Written { head: u128::from_le_bytes(head), mask, bytes }
     }
 
-    /// The role of a name that is not known, and will not be.
-    pub(super) fn role(&self, name: &str) -> Role {
-        self.fields.role(name)
+    #[inline]
+    fn is_at(&self, bytes: &[u8]) -> bool {
+        match bytes.first_chunk::<16>() {
+            Some(head) if self.bytes.len() <= 16 => {
+                u128::from_le_bytes(*head) & self.mask == self.head && !self.bytes.is_empty()
+            }
+            _ => !self.bytes.is_empty() && bytes.starts_with(&self.bytes),
+        }
     }
 }
 

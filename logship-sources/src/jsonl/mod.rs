@@ -21,7 +21,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use logship_core::{
     Cursor, Error, ErrorKind, LogRecord, Page, PageEnd, PageLimits, Partition, Query, RawRecords, RecordId, Registry,
-    Source, Start, Text, Timestamp, async_trait, read_fields,
+    Source, Start, Text, TextBlock, Timestamp, async_trait, read_fields,
 };
 use serde::Deserialize;
 
@@ -164,7 +164,7 @@ impl JsonlSource {
             let lines = Lines::read(path, from, LINE_BYTES_MAX)?;
             for (line, behind) in lines.iter() {
                 if !line.trim_ascii().is_empty() {
-                    lines.record(&mut parser, line, record.id.clone(), &mut record);
+                    lines.record(&mut parser, line, &mut record);
                     if record.timestamp >= time {
                         return Ok(from);
                     }
@@ -202,7 +202,8 @@ impl RawRecords for RawLines {
             if line.trim_ascii().is_empty() {
                 continue;
             }
-            self.lines.record(&mut parser, line, RecordId::new(self.partition.clone(), position(behind)), &mut record);
+            record.id.set_position(position(behind));
+            self.lines.record(&mut parser, line, &mut record);
             if self.query.matches(&record) {
                 take(&mut record);
             }
@@ -218,8 +219,8 @@ impl RawRecords for RawLines {
 #[cfg(feature = "_fuzzing")]
 pub(crate) fn record_of_line(line: &Text, id: RecordId) -> LogRecord {
     let now = Timestamp::now();
-    let mut record = LogRecord::new(id.clone(), now);
-    Parser::new(&JsonlFields::default(), now).record(line, id, &mut record);
+    let mut record = LogRecord::new(id, now);
+    Parser::new(&JsonlFields::default(), now).record(&TextBlock::new(line.clone()), 0..line.len(), &mut record);
     record
 }
 
@@ -227,7 +228,7 @@ pub(crate) fn record_of_line(line: &Text, id: RecordId) -> LogRecord {
 #[cfg(feature = "_fuzzing")]
 pub(crate) fn page_of_lines(lines: Vec<u8>) -> Page {
     let bytes = Bytes::from(lines);
-    let text = Text::from_utf8(bytes.clone()).ok();
+    let text = Text::from_utf8(bytes.clone()).ok().map(TextBlock::new);
     let lines = Lines { from: 0, bytes, text, truncated: None, end: PageEnd::CaughtUp };
     let config = Arc::new(JsonlConfig { paths: Vec::new(), fields: JsonlFields::default() });
     let partition = Partition::new("lines");
@@ -243,7 +244,7 @@ struct Lines {
     from: u64,
     bytes: Bytes,
     /// All of them as text, if they are.
-    text: Option<Text>,
+    text: Option<TextBlock>,
     /// The length of the one line whose beginning is all that was read.
     truncated: Option<u64>,
     end: PageEnd,
@@ -274,7 +275,7 @@ impl Lines {
                 let end = if is_all { PageEnd::CaughtUp } else { PageEnd::More };
                 buffer.truncate(last + 1);
                 let bytes = Bytes::from(buffer);
-                let text = Text::from_utf8(bytes.clone()).ok();
+                let text = Text::from_utf8(bytes.clone()).ok().map(TextBlock::new);
                 return Ok(Lines { from, bytes, text, truncated: None, end });
             }
             if is_all {
@@ -322,15 +323,20 @@ impl Lines {
         })
     }
 
-    fn record(&self, parser: &mut Parser<'_>, line: &[u8], id: RecordId, record: &mut LogRecord) {
+    fn record(&self, parser: &mut Parser<'_>, line: &[u8], record: &mut LogRecord) {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        // All of it was found to be text, so only the ends of a line are looked at.
-        let begin = line.as_ptr() as usize - self.bytes.as_ptr() as usize;
-        let known = self.text.as_ref().and_then(|text| Some(text.slice_ref(text.get(begin..begin + line.len())?)));
-        let text = known.unwrap_or_else(|| Text::from_utf8_lossy(self.bytes.slice_ref(line)));
-        match self.truncated {
-            Some(len) => parser.truncated(text, len, id, record),
-            None => parser.record(&text, id, record),
+        if let Some(len) = self.truncated {
+            return parser.truncated(Text::from_utf8_lossy(self.bytes.slice_ref(line)), len, record);
+        }
+        match &self.text {
+            Some(text) => {
+                let begin = line.as_ptr() as usize - self.bytes.as_ptr() as usize;
+                parser.record(text, begin..begin + line.len(), record);
+            }
+            None => {
+                let text = TextBlock::new(Text::from_utf8_lossy(self.bytes.slice_ref(line)));
+                parser.record(&text, 0..text.as_str().len(), record);
+            }
         }
     }
 }

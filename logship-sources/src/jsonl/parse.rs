@@ -1,8 +1,14 @@
-//! One line to one record, in one pass: what the line says is cut out of it, not copied.
+//! One line to one record, in one pass: what the line says is cut out of it, not copied, and the record of the line
+//! before is written over, place by place, as the next line mostly says the same of other things.
 
+use std::mem::{swap, take};
 use std::ops::Range;
+use std::sync::Arc;
 
-use logship_core::{LogRecord, RecordId, Severity, Text, TextArena, Timestamp, Value};
+use logship_core::{
+    Cursor, LogRecord, Partition, RecordId, Resource, Severity, Text, TextArena, TextBlock, Timestamp, Value,
+    find_json_escape,
+};
 
 use super::fields::{JsonlFields, Names, Role, severity, timestamp};
 
@@ -13,31 +19,65 @@ const DEPTH_MAX: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Parser<'a> {
     names: Names<'a>,
-    /// Holds the strings that are not in the line as they are meant, because they have escapes.
-    unescaped: TextArena,
-    scratch: String,
+    strings: Strings,
+    own: OwnFields,
     /// The time of records that do not say theirs.
     now: Timestamp,
+    /// What records of lines are of.
+    no_resource: Arc<Resource>,
+}
+
+/// Holds the strings that are not in the line as they are meant, because they have escapes.
+#[derive(Debug, Default)]
+struct Strings {
+    unescaped: TextArena,
+    scratch: String,
+}
+
+/// The record's own fields as the line says them.
+#[derive(Debug, Default)]
+struct OwnFields {
+    time: Slot<Timestamp>,
+    level: Slot<(Severity, Option<Text>)>,
+    body: Slot<()>,
+}
+
+/// A field of the record's own, as long as a better one may come.
+#[derive(Debug, Default)]
+struct Slot<T> {
+    /// The place of the name in its list, if the line has such a field.
+    rank: Option<usize>,
+    name: Text,
+    value: Value,
+    meaning: T,
 }
 
 impl<'a> Parser<'a> {
     /// Untimed records get the time `now`.
     pub(crate) fn new(fields: &'a JsonlFields, now: Timestamp) -> Self {
-        Parser { names: Names::new(fields), unescaped: TextArena::new(), scratch: String::new(), now }
+        let empty = LogRecord::new(RecordId::new(Partition::new(""), Cursor::default()), now);
+        let (names, strings, own) = (Names::new(fields), Strings::default(), OwnFields::default());
+        Parser { names, strings, own, now, no_resource: empty.resource }
     }
 
-    /// Makes the record of a line without its line break, in the place of another one.
-    pub(crate) fn record(&mut self, line: &Text, id: RecordId, record: &mut LogRecord) {
-        renew(record, id);
-        let mut reader = Reader { line, bytes: line.as_bytes(), at: 0, parser: self };
-        let read = reader.record(record);
-        let at = reader.at;
+    /// Makes the record of a line without its line break, which is a part of `block`, in the place of another one. The
+    /// id stays.
+    pub(crate) fn record(&mut self, block: &TextBlock, line: Range<usize>, record: &mut LogRecord) {
+        self.renew(record);
+        self.names.begin_line();
+        let bytes = block.as_str().as_bytes().get(..line.end).unwrap_or_default();
+        let begin = line.start;
+        let mut reader = Reader { block, bytes, at: begin, names: &mut self.names, strings: &mut self.strings };
+        let read = reader.record(&mut self.own, record);
+        let at = reader.at - begin;
         match read {
             Ok(true) => {}
             Ok(false) => self.untimed(record),
             Err(fault) => {
                 *record = LogRecord::new(record.id.clone(), self.now);
-                record.body = line.clone().into();
+                let mut body = Text::new();
+                body.cut(block, line);
+                record.body = body.into();
                 let fault = format!("{fault}, at byte {at} of the line");
                 record.attributes.push((Text::from_static("logship.parse_error"), fault.into()));
                 self.untimed(record);
@@ -46,8 +86,9 @@ impl<'a> Parser<'a> {
     }
 
     /// The same of a line of `bytes` bytes of which this is the beginning.
-    pub(super) fn truncated(&mut self, beginning: Text, bytes: u64, id: RecordId, record: &mut LogRecord) {
-        renew(record, id);
+    pub(super) fn truncated(&mut self, beginning: Text, bytes: u64, record: &mut LogRecord) {
+        self.renew(record);
+        record.attributes.clear();
         record.body = beginning.into();
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
         record.attributes.push((Text::from_static("logship.truncated"), bytes.into()));
@@ -59,14 +100,20 @@ impl<'a> Parser<'a> {
         record.observed_timestamp = Some(self.now);
         record.attributes.push((Text::from_static("logship.timestamp_missing"), true.into()));
     }
-}
 
-/// Leaves nothing of a record but the room that its attributes took.
-fn renew(record: &mut LogRecord, id: RecordId) {
-    let mut attributes = std::mem::take(&mut record.attributes);
-    attributes.clear();
-    *record = LogRecord::new(id, Timestamp::default());
-    record.attributes = attributes;
+    /// Leaves nothing of a record but its id and what will be written over: the body and the attributes.
+    fn renew(&self, record: &mut LogRecord) {
+        record.timestamp = Timestamp::default();
+        record.observed_timestamp = None;
+        record.severity = Severity::UNSPECIFIED;
+        record.severity_text = None;
+        if !Arc::ptr_eq(&record.resource, &self.no_resource) {
+            record.resource = Arc::clone(&self.no_resource);
+        }
+        record.scope = None;
+        record.trace_id = None;
+        record.span_id = None;
+    }
 }
 
 /// Why a line is not an object of JSON.
@@ -75,137 +122,194 @@ type Fault = &'static str;
 const NO_END: Fault = "the line ends too early";
 
 struct Reader<'r, 'a> {
-    line: &'r Text,
+    block: &'r TextBlock,
+    /// The block up to the end of the line.
     bytes: &'r [u8],
     at: usize,
-    parser: &'r mut Parser<'a>,
+    names: &'r mut Names<'a>,
+    strings: &'r mut Strings,
 }
 
-/// A field of the record's own, as long as a better one may come.
-struct Slot<T> {
-    rank: usize,
-    name: Text,
-    value: Value,
-    meaning: T,
+/// The entry at this place, which may be new.
+fn entry(entries: &mut Vec<(Text, Value)>, place: usize) -> &mut (Text, Value) {
+    if place >= entries.len() {
+        entries.resize_with(place + 1, Default::default);
+    }
+    &mut entries[place]
 }
 
-/// Keeps the better of two candidates for a field; the other one becomes an attribute.
-fn offer<T>(slot: &mut Option<Slot<T>>, candidate: Slot<T>, attributes: &mut Vec<(Text, Value)>) {
-    let loser = match slot {
-        Some(kept) if kept.rank <= candidate.rank => candidate,
-        _ => match slot.replace(candidate) {
-            Some(loser) => loser,
-            None => return,
-        },
-    };
-    attributes.push((loser.name, loser.value));
+/// Gives an entry its name, which it mostly has.
+fn rename(entry: &mut Text, name: &Text) {
+    if !entry.is_same(name) {
+        *entry = name.clone();
+    }
+}
+
+/// Makes a value the text that `set` says, in the room of the text it was.
+#[inline]
+fn set_text(value: &mut Value, set: impl FnOnce(&mut Text)) {
+    if let Value::String(text) = value {
+        return set(text);
+    }
+    let mut text = Text::new();
+    set(&mut text);
+    *value = Value::String(text);
 }
 
 impl Reader<'_, '_> {
     /// Reads the whole line, and says whether it has a time.
-    fn record(&mut self, record: &mut LogRecord) -> Result<bool, Fault> {
-        let mut time: Option<Slot<Timestamp>> = None;
-        let mut level: Option<Slot<(Severity, Option<Text>)>> = None;
-        let mut body: Option<Slot<()>> = None;
+    fn record(&mut self, own: &mut OwnFields, record: &mut LogRecord) -> Result<bool, Fault> {
+        (own.time.rank, own.level.rank, own.body.rank) = (None, None, None);
         self.space();
         if self.take() != Some(b'{') {
             return Err("not a JSON object");
         }
+        let mut count = 0;
         let attributes = &mut record.attributes;
-        self.members(|reader, name, role| {
-            let value = reader.value(1)?;
-            match role {
-                Role::Timestamp(rank) if let Some(meaning) = timestamp(&value) => {
-                    offer(&mut time, Slot { rank, name, value, meaning }, attributes);
+        self.space();
+        if !self.next_is(b'}') {
+            loop {
+                let place = entry(attributes, count);
+                let is_taken = match self.name()? {
+                    Role::Timestamp(rank) => self.own_field(rank, &mut own.time, place, |_, value| timestamp(value))?,
+                    Role::Severity(rank) => self.own_field(rank, &mut own.level, place, severity)?,
+                    Role::Body(rank) => self.own_field(rank, &mut own.body, place, |_, _| Some(()))?,
+                    Role::Attribute => {
+                        rename(&mut place.0, self.names.current());
+                        self.value(1, &mut place.1)?;
+                        true
+                    }
+                };
+                count += usize::from(is_taken);
+                if self.is_last(b'}', "a comma or closing brace is missing")? {
+                    break;
                 }
-                Role::Severity(rank) if let Some(meaning) = severity(&name, &value) => {
-                    offer(&mut level, Slot { rank, name, value, meaning }, attributes);
-                }
-                Role::Body(rank) => offer(&mut body, Slot { rank, name, value, meaning: () }, attributes),
-                _ => attributes.push((name, value)),
             }
-            Ok(())
-        })?;
+        }
+        attributes.truncate(count);
         self.space();
         if self.at < self.bytes.len() {
             return Err("something follows the object");
         }
-        if let Some(level) = level {
-            (record.severity, record.severity_text) = level.meaning;
+        if own.level.rank.is_some() {
+            (record.severity, record.severity_text) = take(&mut own.level.meaning);
         }
-        if let Some(body) = body {
-            record.body = body.value;
+        match own.body.rank {
+            // What was there before is written over next time.
+            Some(_) => swap(&mut record.body, &mut own.body.value),
+            None => record.body = Value::Null,
         }
-        if let Some(time) = &time {
-            record.timestamp = time.meaning;
+        if own.time.rank.is_some() {
+            record.timestamp = own.time.meaning;
         }
-        Ok(time.is_some())
+        Ok(own.time.rank.is_some())
     }
 
-    /// Reads names and hands each on, to have its value read, up to the brace that closes the object.
-    fn members(&mut self, mut member: impl FnMut(&mut Self, Text, Role) -> Result<(), Fault>) -> Result<(), Fault> {
-        self.space();
-        if self.next_is(b'}') {
-            return Ok(());
+    /// Reads a field of the record's own, whose name was read last, and says whether there is now something in the place
+    /// of an attribute: of two such fields the better one stays, and the other one is an attribute, as is one that is not
+    /// understood.
+    fn own_field<T>(
+        &mut self,
+        rank: usize,
+        slot: &mut Slot<T>,
+        place: &mut (Text, Value),
+        meaning: impl Fn(&str, &Value) -> Option<T>,
+    ) -> Result<bool, Fault> {
+        let (name, value) =
+            if slot.rank.is_none() { (&mut slot.name, &mut slot.value) } else { (&mut place.0, &mut place.1) };
+        rename(name, self.names.current());
+        self.value(1, value)?;
+        let meant = meaning(name, value);
+        let is_first = slot.rank.is_none();
+        let is_better = meant.is_some() && slot.rank.is_none_or(|kept| rank < kept);
+        if is_first != is_better {
+            swap(&mut slot.name, &mut place.0);
+            swap(&mut slot.value, &mut place.1);
         }
-        loop {
-            self.space();
-            self.expect(b'"', "a name in quotes is missing")?;
-            let (name, role) = self.name()?;
-            self.space();
-            self.expect(b':', "a colon is missing")?;
-            member(self, name, role)?;
-            self.space();
-            match self.take() {
-                Some(b',') => {}
-                Some(b'}') => return Ok(()),
-                _ => return Err("a comma or closing brace is missing"),
+        if let Some(meant) = meant.filter(|_| is_better) {
+            (slot.rank, slot.meaning) = (Some(rank), meant);
+        }
+        Ok(!(is_first && is_better))
+    }
+
+    /// Reads the entries of an object that stands inside `depth` others, behind its brace.
+    fn entries(&mut self, depth: usize, entries: &mut Vec<(Text, Value)>) -> Result<(), Fault> {
+        let mut count = 0;
+        self.space();
+        if !self.next_is(b'}') {
+            loop {
+                let (name, value) = entry(entries, count);
+                self.name()?;
+                rename(name, self.names.current());
+                self.value(depth + 1, value)?;
+                count += 1;
+                if self.is_last(b'}', "a comma or closing brace is missing")? {
+                    break;
+                }
             }
+        }
+        entries.truncate(count);
+        Ok(())
+    }
+
+    /// The same of the values of an array, behind its bracket.
+    fn values(&mut self, depth: usize, values: &mut Vec<Value>) -> Result<(), Fault> {
+        let mut count = 0;
+        self.space();
+        if !self.next_is(b']') {
+            loop {
+                if count == values.len() {
+                    values.push(Value::Null);
+                }
+                self.value(depth + 1, &mut values[count])?;
+                count += 1;
+                if self.is_last(b']', "a comma or closing bracket is missing")? {
+                    break;
+                }
+            }
+        }
+        values.truncate(count);
+        Ok(())
+    }
+
+    /// Goes behind the comma that follows a value and says false, or behind the end of what it stands in and says true.
+    fn is_last(&mut self, end: u8, fault: Fault) -> Result<bool, Fault> {
+        self.space();
+        match self.take() {
+            Some(b',') => Ok(false),
+            Some(byte) if byte == end => Ok(true),
+            _ => Err(fault),
         }
     }
 
     /// Reads a value that stands inside `depth` others.
-    fn value(&mut self, depth: usize) -> Result<Value, Fault> {
+    fn value(&mut self, depth: usize, value: &mut Value) -> Result<(), Fault> {
         self.space();
         match self.take().ok_or(NO_END)? {
-            b'"' => self.string().map(Value::String),
-            b'{' | b'[' if depth >= DEPTH_MAX => Err("nested deeper than 64"),
+            b'"' => return self.string(value),
+            b'{' | b'[' if depth >= DEPTH_MAX => return Err("nested deeper than 64"),
             b'{' => {
-                let mut entries = Vec::new();
-                self.members(|reader, name, _| {
-                    let value = reader.value(depth + 1)?;
-                    entries.push((name, value));
-                    Ok(())
-                })?;
-                Ok(Value::Map(entries))
+                let mut entries = if let Value::Map(entries) = value { take(entries) } else { Vec::new() };
+                let read = self.entries(depth, &mut entries);
+                *value = Value::Map(entries);
+                return read;
             }
-            b'[' => self.array(depth).map(Value::Array),
-            b't' => self.word(b"rue", Value::Bool(true)),
-            b'f' => self.word(b"alse", Value::Bool(false)),
-            b'n' => self.word(b"ull", Value::Null),
+            b'[' => {
+                let mut values = if let Value::Array(values) = value { take(values) } else { Vec::new() };
+                let read = self.values(depth, &mut values);
+                *value = Value::Array(values);
+                return read;
+            }
+            b't' => *value = self.word(b"rue", Value::Bool(true))?,
+            b'f' => *value = self.word(b"alse", Value::Bool(false))?,
+            b'n' => *value = self.word(b"ull", Value::Null)?,
             b'-' | b'0'..=b'9' => {
                 self.at -= 1;
-                self.number()
+                *value = self.number()?;
             }
-            _ => Err("a value is missing"),
+            _ => return Err("a value is missing"),
         }
-    }
-
-    fn array(&mut self, depth: usize) -> Result<Vec<Value>, Fault> {
-        let mut values = Vec::new();
-        self.space();
-        if self.next_is(b']') {
-            return Ok(values);
-        }
-        loop {
-            values.push(self.value(depth + 1)?);
-            self.space();
-            match self.take() {
-                Some(b',') => {}
-                Some(b']') => return Ok(values),
-                _ => return Err("a comma or closing bracket is missing"),
-            }
-        }
+        Ok(())
     }
 
     fn word(&mut self, rest: &[u8], value: Value) -> Result<Value, Fault> {
@@ -243,14 +347,20 @@ impl Reader<'_, '_> {
             let number = self.bytes[digits].iter().fold(0, |sum, digit| sum * 10 + i64::from(digit - b'0'));
             return Ok(Value::Int(if negative { -number } else { number }));
         }
-        let text = &self.line.as_str()[start..self.at];
+        let text = &self.block.as_str()[start..self.at];
         if whole && text != "-0" {
-            return Ok(text.parse().map_or_else(|_| Value::String(self.line.slice_ref(text)), Value::Int));
+            return Ok(text.parse().map_or_else(|_| self.digits_as_text(start), Value::Int));
         }
         match text.parse::<f64>() {
             Ok(number) if number.is_finite() => Ok(Value::Double(number)),
-            _ => Ok(Value::String(self.line.slice_ref(text))),
+            _ => Ok(self.digits_as_text(start)),
         }
+    }
+
+    fn digits_as_text(&self, start: usize) -> Value {
+        let mut text = Text::new();
+        text.cut(self.block, start..self.at);
+        Value::String(text)
     }
 
     fn digits(&mut self) -> Range<usize> {
@@ -261,81 +371,76 @@ impl Reader<'_, '_> {
         start..self.at
     }
 
-    /// Reads the rest of a name behind its opening quote.
-    fn name(&mut self) -> Result<(Text, Role), Fault> {
-        let start = self.at;
-        let line = self.line;
+    /// Reads a name with its quotes and the colon behind it, and says what it is to the record.
+    #[inline]
+    fn name(&mut self) -> Result<Role, Fault> {
         // Names mostly come in the order of the line before.
-        if let Some((name, role, len)) = self.parser.names.expected(&self.bytes[start..]) {
-            self.at = start + len;
-            return Ok((name, role));
+        if let Some((role, len)) = self.names.expected(&self.bytes[self.at..]) {
+            self.at += len;
+            return Ok(role);
         }
+        self.other_name()
+    }
+
+    #[cold]
+    fn other_name(&mut self) -> Result<Role, Fault> {
+        self.space();
+        if !self.next_is(b'"') {
+            return Err("a name in quotes is missing");
+        }
+        let start = self.at;
         let read;
         let name = if self.seek_quote()? {
-            &line.as_str()[start..self.at - 1]
+            &self.block.as_str()[start..self.at - 1]
         } else {
             read = self.unescape(start)?;
             read.as_str()
         };
-        Ok(match self.parser.names.find(name) {
-            Some(known) => known,
-            None => (self.parser.unescaped.push(name), self.parser.names.role(name)),
-        })
+        let role = self.names.find(name);
+        self.space();
+        if self.next_is(b':') { Ok(role) } else { Err("a colon is missing") }
     }
 
     /// Reads the rest of a string behind its opening quote.
-    fn string(&mut self) -> Result<Text, Fault> {
-        let start = self.at;
-        if self.seek_quote()? {
-            Ok(self.line.slice_ref(&self.line.as_str()[start..self.at - 1]))
-        } else {
-            self.unescape(start)
+    #[inline]
+    fn string(&mut self, value: &mut Value) -> Result<(), Fault> {
+        let (start, block) = (self.at, self.block);
+        if let Some(len) = find_json_escape(&self.bytes[start..])
+            && self.bytes[start + len] == b'"'
+        {
+            let end = start + len;
+            self.at = end + 1;
+            set_text(value, |text| text.cut_json(block, start..end));
+            return Ok(());
         }
+        if self.seek_quote()? {
+            let end = self.at - 1;
+            set_text(value, |text| text.cut(block, start..end));
+        } else {
+            *value = Value::String(self.unescape(start)?);
+        }
+        Ok(())
     }
 
     /// Goes behind the next quote and says true, or to the next backslash and says false.
     fn seek_quote(&mut self) -> Result<bool, Fault> {
-        // Most strings are short, and for those a call of memchr costs more than it saves.
-        const NEAR: usize = 24;
-        const ONES: u64 = u64::MAX / 255;
-        const HIGHS: u64 = ONES * 0x80;
-        let rest = &self.bytes[self.at..];
-        let mut found = None;
-        for (index, word) in rest.chunks_exact(8).take(NEAR / 8).enumerate() {
-            let mut bytes = [0; 8];
-            bytes.copy_from_slice(word);
-            let word = u64::from_le_bytes(bytes);
-            // The high bit of each byte that is zero, and of no byte before the first.
-            let zeros = |word: u64| word.wrapping_sub(ONES) & !word & HIGHS;
-            let ends = zeros(word ^ (ONES * u64::from(b'"'))) | zeros(word ^ (ONES * u64::from(b'\\')));
-            if ends != 0 {
-                found = Some(index * 8 + ends.trailing_zeros() as usize / 8);
-                break;
-            }
-        }
-        if found.is_none() {
-            let near = NEAR.min(rest.len() / 8 * 8);
-            found = memchr::memchr2(b'"', b'\\', &rest[near..]).map(|found| found + near);
-        }
-        self.at += found.ok_or("a string has no end")?;
+        self.at += memchr::memchr2(b'"', b'\\', &self.bytes[self.at..]).ok_or("a string has no end")?;
         Ok(self.next_is(b'"'))
     }
 
     /// Reads a string from `start`, which has a backslash where the reader is.
     fn unescape(&mut self, start: usize) -> Result<Text, Fault> {
         let mut plain = start;
-        self.parser.scratch.clear();
+        self.strings.scratch.clear();
         loop {
-            let text = &self.line.as_str()[plain..self.at];
-            self.parser.scratch.push_str(text);
+            self.strings.scratch.push_str(&self.block.as_str()[plain..self.at]);
             self.at += 1;
             let character = self.escape()?;
-            self.parser.scratch.push(character);
+            self.strings.scratch.push(character);
             plain = self.at;
             if self.seek_quote()? {
-                let text = &self.line.as_str()[plain..self.at - 1];
-                self.parser.scratch.push_str(text);
-                return Ok(self.parser.unescaped.push(&self.parser.scratch));
+                self.strings.scratch.push_str(&self.block.as_str()[plain..self.at - 1]);
+                return Ok(self.strings.unescaped.push(&self.strings.scratch));
             }
         }
     }
@@ -393,9 +498,5 @@ impl Reader<'_, '_> {
         let is = self.bytes.get(self.at) == Some(&byte);
         self.at += usize::from(is);
         is
-    }
-
-    fn expect(&mut self, byte: u8, fault: Fault) -> Result<(), Fault> {
-        if self.next_is(byte) { Ok(()) } else { Err(fault) }
     }
 }

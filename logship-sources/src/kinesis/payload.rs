@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
-use logship_core::{LogRecord, RecordId, Text, Timestamp, Value};
+use logship_core::{LogRecord, RecordId, Text, TextBlock, Timestamp, Value};
 use serde::Deserialize;
 
 use super::Payload;
@@ -77,7 +77,7 @@ impl Decoder<'_> {
                 take(record);
             }
             Payload::Json => match Text::from_utf8(data.clone()) {
-                Ok(line) => take(self.of_json(&line, id(0), arrived)),
+                Ok(line) => take(self.of_json(&TextBlock::new(line), id(0), arrived)),
                 Err(_) => take(broken(data, id(0), arrived, "the payload is no text".to_owned())),
             },
             Payload::Cloudwatch => match unpacked(data) {
@@ -91,10 +91,10 @@ impl Decoder<'_> {
     }
 
     /// The record of an object of JSON, at this time if it does not say its own.
-    fn of_json(&self, line: &Text, id: RecordId, time: Timestamp) -> LogRecord {
+    fn of_json(&self, line: &TextBlock, id: RecordId, time: Timestamp) -> LogRecord {
         let usual = JsonlFields::default();
-        let mut record = LogRecord::new(id.clone(), time);
-        Parser::new(self.json.unwrap_or(&usual), time).record(line, id, &mut record);
+        let mut record = LogRecord::new(id, time);
+        Parser::new(self.json.unwrap_or(&usual), time).record(line, 0..line.as_str().len(), &mut record);
         record.attributes.retain(|(name, _)| name.as_str() != "logship.timestamp_missing");
         record
     }
@@ -124,7 +124,9 @@ impl Decoder<'_> {
             let time = Timestamp::from_millis(event.timestamp);
             let message = Text::from(event.message);
             let mut record = match self.json {
-                Some(_) if message.trim_start().starts_with('{') => self.of_json(&message, id(number), time),
+                Some(_) if message.trim_start().starts_with('{') => {
+                    self.of_json(&TextBlock::new(message.clone()), id(number), time)
+                }
                 _ => {
                     let mut record = LogRecord::new(id(number), time);
                     record.body = Value::String(message);
