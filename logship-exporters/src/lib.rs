@@ -91,6 +91,8 @@ pub mod opensearch;
 pub mod otlp;
 #[cfg(feature = "otlp-sdk")]
 pub mod otlp_sdk;
+#[cfg(any(feature = "firehose", feature = "kinesis"))]
+mod put_records;
 #[cfg(any(feature = "elasticsearch", feature = "_fuzzing", feature = "_http"))]
 mod retry_after;
 #[cfg(feature = "_http")]

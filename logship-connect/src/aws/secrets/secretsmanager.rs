@@ -4,7 +4,7 @@ use aws_sdk_secretsmanager::Client;
 use logship_core::{Error, ErrorKind};
 
 use super::{OPERATION, reworded, wrong};
-use crate::aws::Aws;
+use crate::aws::{Aws, error_code};
 
 /// The current value of a secret. One that was kept as bytes has to be text all the same.
 /// <https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_GetSecretValue.html>
@@ -22,7 +22,7 @@ pub(super) async fn get(aws: &Aws, id: &str) -> Result<String, Error> {
 }
 
 fn refused(said: Error) -> Error {
-    match said.context("code").unwrap_or_default() {
+    match error_code(&said) {
         "ResourceNotFoundException" => reworded(
             &said,
             ErrorKind::NotFound,

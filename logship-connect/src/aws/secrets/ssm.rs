@@ -4,7 +4,7 @@ use aws_sdk_ssm::Client;
 use logship_core::{Error, ErrorKind};
 
 use super::{OPERATION, reworded};
-use crate::aws::Aws;
+use crate::aws::{Aws, error_code};
 
 /// The value of a parameter, decrypted if it is a `SecureString`. A `StringList` is its words with commas between them.
 /// <https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_GetParameter.html>
@@ -16,7 +16,7 @@ pub(super) async fn get(aws: &Aws, name: &str) -> Result<String, Error> {
 }
 
 fn refused(said: Error) -> Error {
-    match said.context("code").unwrap_or_default() {
+    match error_code(&said) {
         "ParameterNotFound" | "ParameterVersionNotFound" => reworded(
             &said,
             ErrorKind::NotFound,
