@@ -11,6 +11,7 @@ use serde::Deserialize;
 use crate::dated::Dated;
 use crate::ecs::document;
 use crate::encode::json::string;
+use crate::fnv::Fnv128;
 
 /// The longest `_id`, in bytes.
 /// <https://www.elastic.co/docs/reference/elasticsearch/mapping-reference/mapping-id-field>
@@ -97,10 +98,7 @@ impl IdText {
                 String::from_utf8(text).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()),
             );
         }
-        let hash = text.iter().fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d_u128, |hash, byte| {
-            (hash ^ u128::from(*byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b)
-        });
-        IdText(format!("{hash:032x}"))
+        IdText(Fnv128::new().with(&text).to_string())
     }
 }
 

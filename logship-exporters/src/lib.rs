@@ -64,6 +64,15 @@ pub mod encode;
 pub mod file;
 #[cfg(feature = "firehose")]
 pub mod firehose;
+#[cfg(any(
+    feature = "elasticsearch",
+    feature = "file",
+    feature = "http",
+    feature = "opensearch",
+    feature = "_fuzzing",
+    feature = "_objects"
+))]
+mod fnv;
 #[cfg(feature = "_fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
