@@ -286,11 +286,7 @@ impl Exporter for Http {
     /// Reads the secrets anew: files and environments change when credentials are rotated.
     async fn refresh(&self) -> Result<(), Error> {
         let fresh = headers(&self.config, self.url_auth.as_ref(), &self.context)?;
-        if !self.headers.renew(fresh) {
-            let message = "the credentials are still the ones that were not let in";
-            return Err(Error::new(ErrorKind::Auth, "http refresh", message).with("host", host_of(&self.url)));
-        }
-        Ok(())
+        self.headers.renew(fresh, "http refresh").map_err(|error| error.with("host", host_of(&self.url)))
     }
 
     /// Asks for the head of the address. Any answer will do but one that does not let us in, for many servers that
