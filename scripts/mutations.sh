@@ -107,7 +107,7 @@ mutate "secrets behind a network are asked for anew" $core/renewal.rs \
 mutate "new credentials that cannot be had just now are tried for again" $core/delivery.rs \
   'self.back_off(part, cause)' 'self.back_off(Part { refreshed: true, ..part }, cause)' \
   cargo test -q -p logship --locked --test rotation
-mutate "a record that Kinesis did not take is sent again" logship-exporters/src/kinesis.rs \
+mutate "a record that Kinesis did not take is sent again" logship-exporters/src/put_records.rs \
   '(Some(_), _) => outcome.retry(place),' '(Some(_), _) => outcome.accepted(place),' \
   cargo test -q -p logship-exporters --features kinesis --locked --test conformance kinesis::c3_of
 
