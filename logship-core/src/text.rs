@@ -170,7 +170,10 @@ impl Text {
     /// Whether both are the same bytes in memory: sooner told than whether they are equal.
     #[inline]
     pub fn is_same(&self, other: &Text) -> bool {
-        std::ptr::eq(self.as_str(), other.as_str())
+        match (&self.0, &other.0) {
+            (Repr::Other(Other::Interned(one)), Repr::Other(Other::Interned(other))) => std::ptr::eq(*one, *other),
+            _ => std::ptr::eq(self.as_str(), other.as_str()),
+        }
     }
 
     /// A copy with a buffer of its own.
@@ -236,8 +239,7 @@ impl Default for Text {
 impl PartialEq for Text {
     #[inline]
     fn eq(&self, other: &Self) -> bool {
-        let (one, other) = (self.as_str(), other.as_str());
-        std::ptr::eq(one, other) || one == other
+        self.is_same(other) || self.as_str() == other.as_str()
     }
 }
 
@@ -263,6 +265,7 @@ impl Hash for Text {
 
 impl Deref for Text {
     type Target = str;
+    #[inline]
     fn deref(&self) -> &str {
         self.as_str()
     }

@@ -156,6 +156,10 @@ fn set_text(value: &mut Value, set: impl FnOnce(&mut Text)) {
     *value = Value::String(text);
 }
 
+fn is_space(byte: Option<u8>) -> bool {
+    matches!(byte, Some(b' ' | b'\t' | b'\r'))
+}
+
 impl Reader<'_, '_> {
     /// Reads the whole line, and says whether it has a time.
     fn record(&mut self, own: &mut OwnFields, record: &mut LogRecord) -> Result<bool, Fault> {
@@ -273,9 +277,14 @@ impl Reader<'_, '_> {
     }
 
     /// Goes behind the comma that follows a value and says false, or behind the end of what it stands in and says true.
+    #[inline]
     fn is_last(&mut self, end: u8, fault: Fault) -> Result<bool, Fault> {
-        self.space();
-        match self.take() {
+        let mut next = self.take();
+        if is_space(next) {
+            self.space();
+            next = self.take();
+        }
+        match next {
             Some(b',') => Ok(false),
             Some(byte) if byte == end => Ok(true),
             _ => Err(fault),
@@ -284,8 +293,12 @@ impl Reader<'_, '_> {
 
     /// Reads a value that stands inside `depth` others.
     fn value(&mut self, depth: usize, value: &mut Value) -> Result<(), Fault> {
-        self.space();
-        match self.take().ok_or(NO_END)? {
+        let mut next = self.take();
+        if is_space(next) {
+            self.space();
+            next = self.take();
+        }
+        match next.ok_or(NO_END)? {
             b'"' => return self.string(value),
             b'{' | b'[' if depth >= DEPTH_MAX => return Err("nested deeper than 64"),
             b'{' => {
@@ -483,7 +496,7 @@ impl Reader<'_, '_> {
     }
 
     fn space(&mut self) {
-        while matches!(self.bytes.get(self.at), Some(b' ' | b'\t' | b'\r')) {
+        while is_space(self.bytes.get(self.at).copied()) {
             self.at += 1;
         }
     }
