@@ -17,8 +17,8 @@ use crate::page::Head;
 use crate::progress::Progress;
 use crate::{Chunk, Cursor, Error, Idempotency, Partition, Rejection};
 
-/// Chunks that are packed ahead of the one being sent.
-const PACKED_AHEAD: usize = 1;
+/// Chunks that are being packed at a time where the destination waits for them: one processor is too few then.
+const PACKING_MAX: usize = 2;
 
 /// Chunks that may be delivered and not yet durable, beyond those under way, where a repeat does no harm.
 const UNCOMMITTED_EXTRA: usize = 8;
@@ -148,9 +148,11 @@ impl<'a> Outbox<'a> {
         self.cuts.push_back((number, Parcel { chunk, refused, held: None }));
     }
 
-    /// Packs ahead of what is being sent.
+    /// Packs one chunk ahead of those being sent. More would hold memory and send nothing sooner.
     pub(crate) fn pack(&mut self) {
-        while self.packing.len() + self.packed.len() <= PACKED_AHEAD {
+        let is_busy = self.in_flight.len() >= self.lane.courier.options.concurrency;
+        let packing_max = if is_busy { 1 } else { PACKING_MAX };
+        while self.packed.is_empty() && self.packing.len() < packing_max {
             let Some((number, parcel)) = self.cuts.pop_front() else { return };
             let courier = &self.lane.courier;
             self.packing.push_back(Box::pin(async move { (number, courier.pack(parcel).await) }));

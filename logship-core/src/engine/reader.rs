@@ -144,7 +144,10 @@ impl Reader {
     pub(crate) async fn page(&self, lane: usize, shelf: &Arc<Shelf>, start: &Start) -> Result<Taken, Error> {
         if self.shared.options.forms.len() == 1 {
             let page = self.shared.read_page(shelf, start, &[lane]).await?;
-            return Ok(self.shared.take(&mut shelf.lock(), lane, page, 0));
+            let taken = self.shared.take(&mut shelf.lock(), lane, page, 0);
+            // Nobody else takes it, and the lane lets it go when it has packed it.
+            taken.page.forget_encoded();
+            return Ok(taken);
         }
         let mut idle = 0;
         // Whoever could take the kept pages now does so, before this read drives them out. Lanes that do not move are not
