@@ -39,8 +39,8 @@ PY
 
 core=logship-core/src/engine
 mutate "an offset moves only after the destination has answered" $core/outbox.rs \
-  'self.ledgers.entry(partition).or_default().open(number, change);' \
-  'let ledger = self.ledgers.entry(partition).or_default(); ledger.open(number, change); ledger.done(number);' \
+  'self.ledgers[partition].1.open(number, change);' \
+  'let ledger = &mut self.ledgers[partition].1; ledger.open(number, change); ledger.done(number);' \
   "${simulation[@]}"
 mutate "an offset moves only over a prefix without gaps" $core/ledger.rs \
   'self.entries.pop_front_if(|entry| entry.state == State::Done)' \

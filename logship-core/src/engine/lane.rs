@@ -102,8 +102,9 @@ impl<'a> Pass<'a> {
             if stopping && grace_ends.is_none() {
                 grace_ends = Some(Instant::now() + lane.grace);
             }
-            if !stopping {
-                self.go_on();
+            if !stopping && let Err(error) = self.go_on() {
+                self.fail(error);
+                continue;
             }
             if let Some(end) = self.end(stopping) {
                 return end;
@@ -134,12 +135,12 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Does whatever can be done without waiting.
-    fn go_on(&mut self) {
+    /// Does whatever can be done without waiting. An error is why the lane cannot go on behind what is cut.
+    fn go_on(&mut self) -> Result<(), Error> {
         self.outbox.take(&mut self.intake.steps);
         if self.failed.is_none() {
             if !self.outbox.has_enough() {
-                self.intake.fetch();
+                self.intake.read_on()?;
             }
             self.intake.cut_if_due(self.outbox.is_idle());
             self.intake.finish_skips();
@@ -147,6 +148,7 @@ impl<'a> Pass<'a> {
         self.outbox.take(&mut self.intake.steps);
         self.outbox.pack();
         self.outbox.dispatch();
+        Ok(())
     }
 
     /// Whether the pass is over.

@@ -1,6 +1,6 @@
 //! Reads pages, once for all lanes that are near each other.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -75,7 +75,7 @@ struct Inner {
     lanes: AtomicUsize,
     reads: AtomicU64,
     records: AtomicU64,
-    windows: Mutex<BTreeMap<Partition, Window>>,
+    shelves: Mutex<HashMap<Partition, Arc<Shelf>>>,
     retained: AtomicUsize,
     /// Pages that lanes have taken.
     taken: AtomicU64,
@@ -86,6 +86,13 @@ struct Inner {
 type Read = Shared<BoxFuture<'static, Result<Arc<Page>, Arc<Error>>>>;
 type WeakRead = WeakShared<BoxFuture<'static, Result<Arc<Page>, Arc<Error>>>>;
 
+/// A partition, and what is known about it. Lanes keep theirs at hand, as looking one of ten thousand up for each page
+/// costs more than a small page does.
+pub(crate) struct Shelf {
+    pub(crate) partition: Partition,
+    window: Mutex<Window>,
+}
+
 /// What is known about one partition.
 #[derive(Default)]
 struct Window {
@@ -93,8 +100,8 @@ struct Window {
     pages: VecDeque<Kept>,
     /// Reads under way. Each lives as long as a lane waits for it.
     reading: Vec<(Start, WeakRead)>,
-    /// How far each lane has come.
-    positions: BTreeMap<usize, Cursor>,
+    /// How far each lane has come, by its number. Nobody asks where there is one.
+    positions: Vec<(usize, Cursor)>,
     /// What the source said of the time before which nothing appears, until there is a page that is not the last:
     /// that time only moves on.
     horizon: Option<Option<Timestamp>>,
@@ -118,7 +125,7 @@ impl Reader {
             lanes: AtomicUsize::new(lanes),
             reads: AtomicU64::new(0),
             records: AtomicU64::new(0),
-            windows: Mutex::default(),
+            shelves: Mutex::default(),
             retained: AtomicUsize::new(0),
             taken: AtomicU64::new(0),
             left: Mutex::default(),
@@ -126,15 +133,27 @@ impl Reader {
         Reader { shared: Arc::new(shared) }
     }
 
+    /// Where a partition's pages are kept.
+    pub(crate) fn shelf(&self, partition: &Partition) -> Arc<Shelf> {
+        let mut shelves = self.shared.lock();
+        let new = || Arc::new(Shelf { partition: partition.clone(), window: Mutex::default() });
+        Arc::clone(shelves.entry(partition.clone()).or_insert_with(new))
+    }
+
     /// The page behind `start`, for the lane of this number.
-    pub(crate) async fn page(&self, lane: usize, partition: &Partition, start: &Start) -> Result<Taken, Error> {
+    pub(crate) async fn page(&self, lane: usize, shelf: &Arc<Shelf>, start: &Start) -> Result<Taken, Error> {
+        if self.shared.options.forms.len() == 1 {
+            let page = self.shared.read_page(shelf, start, &[lane]).await?;
+            let taken = self.shared.take(&mut shelf.lock(), lane, page, 0);
+            // Nobody else takes it, and the lane lets it go when it has packed it.
+            taken.page.forget_encoded();
+            return Ok(taken);
+        }
         let mut idle = 0;
         // Whoever could take the kept pages now does so, before this read drives them out. Lanes that do not move are not
         // waited for.
         while idle < YIELDS_MAX && self.shared.retained.load(Ordering::Relaxed) > self.shared.options.retained_max / 2 {
-            if let Some(window) = self.shared.lock().get_mut(partition)
-                && let Some(taken) = self.shared.kept(window, lane, start)
-            {
+            if let Some(taken) = self.shared.kept(&mut shelf.lock(), lane, start) {
                 return Ok(taken);
             }
             let taken = self.shared.taken.load(Ordering::Relaxed);
@@ -142,27 +161,24 @@ impl Reader {
             idle = if self.shared.taken.load(Ordering::Relaxed) == taken { idle + 1 } else { 0 };
         }
         let read = {
-            let mut windows = self.shared.lock();
-            let window = windows.entry(partition.clone()).or_default();
-            match self.shared.kept(window, lane, start) {
+            let mut window = shelf.lock();
+            match self.shared.kept(&mut window, lane, start) {
                 Some(taken) => return Ok(taken),
-                None => self.shared.read(window, lane, partition, start),
+                None => self.shared.read(&mut window, lane, shelf, start),
             }
         };
         let page = read.await.map_err(|error| error.duplicate())?;
-        let mut windows = self.shared.lock();
-        let window = windows.entry(partition.clone()).or_default();
-        Ok(self.shared.take(window, lane, page, 0))
+        Ok(self.shared.take(&mut shelf.lock(), lane, page, 0))
     }
 
     /// The lane of this number wants nothing more: nothing is kept for it.
     pub(crate) fn leave(&self, lane: usize) {
         self.shared.lanes.fetch_sub(1, Ordering::Relaxed);
         self.shared.left.lock().unwrap_or_else(PoisonError::into_inner).insert(lane);
-        let mut windows = self.shared.lock();
-        for window in windows.values_mut() {
-            window.positions.remove(&lane);
-            self.shared.trim(window);
+        for shelf in self.shared.lock().values() {
+            let mut window = shelf.lock();
+            window.positions.retain(|(number, _)| *number != lane);
+            self.shared.trim(&mut window);
         }
     }
 
@@ -175,9 +191,15 @@ impl Reader {
     }
 }
 
+impl Shelf {
+    fn lock(&self) -> MutexGuard<'_, Window> {
+        self.window.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Inner {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Partition, Window>> {
-        self.windows.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<Partition, Arc<Shelf>>> {
+        self.shelves.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The page behind `start`, if it is kept.
@@ -187,14 +209,14 @@ impl Inner {
     }
 
     /// Joins the read that is under way behind `start`, or begins one.
-    fn read(self: &Arc<Self>, window: &mut Window, lane: usize, partition: &Partition, start: &Start) -> Read {
+    fn read(self: &Arc<Self>, window: &mut Window, lane: usize, shelf: &Arc<Shelf>, start: &Start) -> Read {
         window.reading.retain(|(_, read)| read.upgrade().is_some_and(|read| read.peek().is_none()));
         if let Some(read) = window.reading.iter().find(|(at, _)| at == start).and_then(|(_, read)| read.upgrade()) {
             return read;
         }
-        let (inner, partition, from) = (Arc::clone(self), partition.clone(), start.clone());
+        let (inner, shelf, from) = (Arc::clone(self), Arc::clone(shelf), start.clone());
         let lanes = self.not_ahead(window, lane, start);
-        let read = async move { inner.read_page(partition, from, lanes).await.map_err(Arc::new) }.boxed().shared();
+        let read = async move { inner.read_page(&shelf, &from, &lanes).await.map_err(Arc::new) }.boxed().shared();
         window.reading.extend(read.downgrade().map(|weak| (start.clone(), weak)));
         read
     }
@@ -202,7 +224,7 @@ impl Inner {
     /// The lanes that will want what is behind `start`: the one that asks, and whichever is not known to have passed it.
     fn not_ahead(&self, window: &Window, lane: usize, start: &Start) -> Vec<usize> {
         let left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_behind = |other: &usize| match (window.positions.get(other), start) {
+        let is_behind = |other: &usize| match (window.position(*other), start) {
             _ if *other == lane => true,
             (Some(position), Start::After(start)) => position <= start,
             (Some(_), _) => false,
@@ -232,43 +254,42 @@ impl Inner {
         self.options.cpu.run(move || page.prepared(&preparation, &encodings, looks, |bytes| buffers.take(bytes))).await
     }
 
-    async fn read_page(&self, partition: Partition, start: Start, lanes: Vec<usize>) -> Result<Arc<Page>, Error> {
+    async fn read_page(&self, shelf: &Shelf, start: &Start, lanes: &[usize]) -> Result<Arc<Page>, Error> {
         let read_at = self.options.clock.now();
         let until = match self.source.arrival_order() {
             ArrivalOrder::Total => None,
-            ArrivalOrder::Bounded => Some(self.until(&partition, read_at).await?),
+            ArrivalOrder::Bounded => Some(self.until(shelf, read_at).await?),
         };
         let limits = PageLimits { until, ..self.options.limits };
-        let mut page = self.source.read(&partition, &start, &self.options.query, limits).await?;
-        page = self.prepare(page, &lanes).await?;
-        self.verify(&page, &start, until)?;
+        let mut page = self.source.read(&shelf.partition, start, &self.options.query, limits).await?;
+        page = self.prepare(page, lanes).await?;
+        self.verify(&page, start, until)?;
         page.read_at = read_at;
         self.reads.fetch_add(1, Ordering::Relaxed);
         self.records.fetch_add(page.len() as u64, Ordering::Relaxed);
         page.charge(&self.gauge);
         let page = Arc::new(page);
-        let mut windows = self.lock();
-        let window = windows.entry(partition).or_default();
+        let mut window = shelf.lock();
         if page.end() == PageEnd::CaughtUp {
             window.horizon = None;
         }
-        if !page.is_empty() && self.is_wanted(window, &page) {
+        if !page.is_empty() && self.is_wanted(&window, &page) {
             let bytes = page.bytes() + page.encoded_bytes();
             self.retained.fetch_add(bytes, Ordering::Relaxed);
-            window.pages.push_back(Kept { start, page: Arc::clone(&page), bytes });
-            self.trim(window);
+            window.pages.push_back(Kept { start: start.clone(), page: Arc::clone(&page), bytes });
+            self.trim(&mut window);
         }
         Ok(page)
     }
 
     /// From which time on records wait, because older ones may still appear.
-    async fn until(&self, partition: &Partition, now: Timestamp) -> Result<Timestamp, Error> {
-        let known = self.lock().get(partition).and_then(|window| window.horizon);
+    async fn until(&self, shelf: &Shelf, now: Timestamp) -> Result<Timestamp, Error> {
+        let known = shelf.lock().horizon;
         let horizon = match known {
             Some(horizon) => horizon,
             None => {
                 let horizon = self.source.horizon().await?;
-                self.lock().entry(partition.clone()).or_default().horizon = Some(horizon);
+                shelf.lock().horizon = Some(horizon);
                 horizon
             }
         };
@@ -281,7 +302,7 @@ impl Inner {
     fn is_wanted(&self, window: &Window, page: &Page) -> bool {
         let Some(end) = page.next() else { return false };
         let lanes = self.lanes.load(Ordering::Relaxed);
-        let ahead = window.positions.values().filter(|position| *position >= end).count();
+        let ahead = window.positions.iter().filter(|(_, position)| position >= end).count();
         // One of those behind is the lane that asked for the page.
         lanes.saturating_sub(ahead) > 1
     }
@@ -290,8 +311,10 @@ impl Inner {
     fn take(&self, window: &mut Window, lane: usize, page: Arc<Page>, from: usize) -> Taken {
         let encoding = self.options.forms[lane].encoding.as_ref();
         let encoded = encoding.and_then(|encoding| page.find_encoded(encoding.key()));
-        if let Some(next) = page.next() {
-            window.positions.insert(lane, next.clone());
+        if self.options.forms.len() > 1
+            && let Some(next) = page.next()
+        {
+            window.move_on(lane, next);
         }
         self.taken.fetch_add(1, Ordering::Relaxed);
         self.trim(window);
@@ -303,7 +326,7 @@ impl Inner {
         let lanes = self.lanes.load(Ordering::Relaxed);
         let Window { pages, positions, .. } = window;
         pages.retain(|Kept { page, bytes, .. }| {
-            let had = positions.values().filter(|position| page.next().is_none_or(|end| *position >= end)).count();
+            let had = positions.iter().filter(|(_, position)| page.next().is_none_or(|end| position >= end)).count();
             let keep = had < lanes;
             if !keep {
                 self.retained.fetch_sub(*bytes, Ordering::Relaxed);
@@ -353,6 +376,18 @@ impl Inner {
 }
 
 impl Window {
+    /// How far a lane has come.
+    fn position(&self, lane: usize) -> Option<&Cursor> {
+        self.positions.iter().find(|(number, _)| *number == lane).map(|(_, position)| position)
+    }
+
+    fn move_on(&mut self, lane: usize, to: &Cursor) {
+        match self.positions.iter_mut().find(|(number, _)| *number == lane) {
+            Some((_, position)) => position.clone_from(to),
+            None => self.positions.push((lane, to.clone())),
+        }
+    }
+
     /// A kept page that begins at or spans `start`.
     fn find(&self, start: &Start) -> Option<(Arc<Page>, usize)> {
         self.pages.iter().find_map(|Kept { start: from, page, .. }| {
@@ -371,6 +406,12 @@ impl Window {
                 (Arc::clone(page), from)
             })
         })
+    }
+}
+
+impl fmt::Debug for Shelf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Shelf").field(&self.partition).finish()
     }
 }
 
