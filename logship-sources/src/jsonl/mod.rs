@@ -63,9 +63,8 @@ pub const LINE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// How much of a longer line is shipped.
 const TRUNCATED_BYTES: usize = 1024 * 1024;
 
-/// So many times the bytes of its lines a page takes, with what becomes of them: their records written in another form,
-/// which is about as long. Where lanes want the records themselves it is twice as much again.
-const PAGE_BYTES_PER_BYTE: usize = 2;
+/// About so many times the bytes of its line a record has in memory.
+const RECORD_BYTES_PER_BYTE: usize = 4;
 
 /// The bytes of a first look, by the records asked for.
 const LINE_BYTES_GUESS: usize = 512;
@@ -131,7 +130,7 @@ impl JsonlSource {
             Start::Earliest => 0,
             Start::At(time) => self.first_since(path, *time)?,
         };
-        let bytes_max = limits.bytes_max / PAGE_BYTES_PER_BYTE;
+        let bytes_max = limits.bytes_max / RECORD_BYTES_PER_BYTE;
         let mut lines = Lines::read(path, from, limits.records_max.saturating_mul(LINE_BYTES_GUESS).min(bytes_max))?;
         let (mut ranges, mut next, mut cut) = (Vec::new(), None, None);
         for (line, behind) in lines.iter() {
