@@ -144,10 +144,14 @@ const MISSES_FOR_A_PLAN: usize = 16;
 impl Plans {
     /// The plan for a record, if there is one.
     fn find(&mut self, record: &LogRecord) -> Option<&Plan> {
+        let (own, of_resource) = (&record.attributes, &record.resource.attributes);
+        let are = |attributes: &[(Text, Value)], names: &[Text]| {
+            attributes.iter().zip(names).all(|((name, _), planned)| name == planned)
+        };
         let is_for = |plan: &Plan| {
-            let names = attributes(record).map(|(name, _)| name);
-            plan.names.len() == record.attributes.len() + record.resource.attributes.len()
-                && names.zip(&plan.names).all(|(name, planned)| name == planned)
+            plan.names.len() == own.len() + of_resource.len()
+                && are(own, &plan.names)
+                && are(of_resource, &plan.names[own.len()..])
         };
         let found = self.plans.iter().position(is_for);
         if found.is_none() {
