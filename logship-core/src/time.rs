@@ -7,6 +7,8 @@ use std::time::Duration;
 use chrono::{DateTime, Datelike, NaiveDate, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::digits::write_digits;
+
 /// A point in time: nanoseconds since 1970-01-01T00:00:00Z, as OpenTelemetry counts them.
 ///
 /// Holds 1677-09-21 to 2262-04-11; a conversion from outside that range gives the nearest end of it.
@@ -78,14 +80,14 @@ impl Timestamp {
         let second_of_day = secs.rem_euclid(86_400) as u32;
         let nanos = self.0.rem_euclid(NANOS) as u32;
         let mut text = *b"0000-00-00T00:00:00.000000000Z";
-        write_pairs(&mut text[0..4], year);
-        write_pairs(&mut text[5..7], month);
-        write_pairs(&mut text[8..10], day);
-        write_pairs(&mut text[11..13], second_of_day / 3_600);
-        write_pairs(&mut text[14..16], second_of_day / 60 % 60);
-        write_pairs(&mut text[17..19], second_of_day % 60);
+        write_digits(&mut text[0..4], year.into());
+        write_digits(&mut text[5..7], month.into());
+        write_digits(&mut text[8..10], day.into());
+        write_digits(&mut text[11..13], (second_of_day / 3_600).into());
+        write_digits(&mut text[14..16], (second_of_day / 60 % 60).into());
+        write_digits(&mut text[17..19], (second_of_day % 60).into());
         text[20] += (nanos / 100_000_000) as u8;
-        write_pairs(&mut text[21..29], nanos % 100_000_000);
+        write_digits(&mut text[21..29], (nanos % 100_000_000).into());
         out.extend_from_slice(&text);
     }
 
@@ -174,24 +176,6 @@ fn civil_date(days: i64) -> (u32, u32, u32) {
     let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
     let year = year_of_era + era * 400 + u32::from(month <= 2);
     (year, month, day)
-}
-
-/// Writes as many digits as there is room for, which is an even number.
-#[inline]
-fn write_pairs(out: &mut [u8], mut number: u32) {
-    const PAIRS: [[u8; 2]; 100] = {
-        let mut pairs = [[b'0'; 2]; 100];
-        let mut number = 0;
-        while number < 100 {
-            pairs[number] = [b'0' + (number / 10) as u8, b'0' + (number % 10) as u8];
-            number += 1;
-        }
-        pairs
-    };
-    for pair in out.rchunks_exact_mut(2) {
-        pair.copy_from_slice(&PAIRS[(number % 100) as usize]);
-        number /= 100;
-    }
 }
 
 impl From<DateTime<Utc>> for Timestamp {
