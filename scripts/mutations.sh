@@ -59,6 +59,9 @@ mutate "no record passes the horizon" $core/reader.rs \
 mutate "memory keeps to the budget" $core/intake.rs \
   'self.gauge.now() + fetching <= self.lane.share ||' 'fetching < usize::MAX ||' \
   cargo test -q -p logship --locked --test memory
+mutate "lanes of the same speed keep together" $core/reader.rs \
+  'if !is_many || window.find(start).is_some() {' 'if is_many || window.find(start).is_some() {' \
+  cargo test -q -p logship --locked --test hung_lane
 mutate "a destination that cannot tell a repeat gets one chunk at a time for each slot" $core/outbox.rs \
   'Idempotency::None => concurrency,' 'Idempotency::None => concurrency + 20,' \
   "${simulation[@]}"

@@ -203,7 +203,7 @@ impl Chunker {
                     let taken = Taken { index, bytes, group_len, again, cut_late, refused };
                     if self.is_full(input, &taken) {
                         if let Some(covered) = covered {
-                            self.cover(input.partition, &at(covered, &input.page));
+                            self.cover(input.partition, &Covered::at(covered, &input.page));
                         }
                         let cut = self.cut();
                         let late = cut.as_ref().filter(|cut| cut.late);
@@ -224,8 +224,8 @@ impl Chunker {
         self.measured = None;
         let end = match (pushed.stopped, input.page.next()) {
             (false, Some(next)) if watch.is_some_and(|watch| watch.is_again(next)) => None,
-            (false, Some(next)) => Some(behind(next, covered, &input.page)),
-            _ => covered.map(|record| at(record, &input.page)),
+            (false, Some(next)) => Some(Covered::behind(next, covered, &input.page)),
+            _ => covered.map(|record| Covered::at(record, &input.page)),
         };
         pushed.skipped_to = end.filter(|end| !self.cover(input.partition, end));
         pushed
@@ -279,7 +279,7 @@ impl Chunker {
         open.begins.get_or_insert_with(|| Arc::new(Begins::Reading(place.covered.clone())));
         if place.span.is_none() {
             place.span = Some(open.spans.len());
-            let (begins, end) = (place.covered.clone(), at(input.page.head(range.start), &input.page));
+            let (begins, end) = (place.covered.clone(), Covered::at(input.page.head(range.start), &input.page));
             open.spans.push(Span { partition: input.partition, begins, end });
         }
         open.records += range.len();
@@ -438,18 +438,6 @@ impl Chunker {
         self.open.spans[span].end = end.clone();
         true
     }
-}
-
-/// Covered up to the end of a page, whose last record that counts is `last`.
-fn behind(end: &Cursor, last: Option<Head<'_>>, page: &Page) -> Covered {
-    // What lies behind the last record was not given, so its time is not known.
-    let time = last.filter(|last| last.position == end).map_or(page.read_at, |last| last.timestamp);
-    Covered { position: end.detached(), time, read_at: page.read_at }
-}
-
-/// Covered up to and including a record.
-fn at(record: Head<'_>, page: &Page) -> Covered {
-    Covered { position: record.position.detached(), time: record.timestamp, read_at: page.read_at }
 }
 
 #[cfg(test)]

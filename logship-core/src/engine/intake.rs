@@ -15,7 +15,8 @@ use super::deleter;
 use super::lane::LaneContext;
 use super::late::{Covered, Watch};
 use super::ledger::Change;
-use super::reader::{Shelf, Taken};
+use super::reader::Taken;
+use super::shelf::Shelf;
 use crate::encoding::EncodedPage;
 use crate::{Chunk, Cursor, Error, Idempotency, LaneOffset, PageEnd, Partition, Rejection, Start};
 
@@ -386,6 +387,7 @@ async fn fetch(lane: &LaneContext, number: usize, shelf: Arc<Shelf>, start: Star
             let mut rng = lane.courier.rng.lock().unwrap_or_else(PoisonError::into_inner);
             retry.delay(attempts, None, &mut rng)
         };
+        lane.reader.rests(lane.number);
         tokio::time::sleep(delay).await;
     };
     let encoded = match lane.courier.encoding.clone() {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use tokio::time::Instant;
 
 use super::committer::Committer;
@@ -52,6 +52,7 @@ impl LaneContext {
             let mut pass = Pass::new(self);
             let end = pass.run().await;
             pass.outbox.abandon();
+            self.reader.rests(self.number);
             match end {
                 PassEnd::CaughtUp => break LaneStatus::Complete,
                 PassEnd::Interrupted => break LaneStatus::Interrupted,
@@ -109,6 +110,13 @@ impl<'a> Pass<'a> {
             if let Some(end) = self.end(stopping) {
                 return end;
             }
+            if let Some(Some(delivered)) = self.outbox.in_flight.next().now_or_never() {
+                self.outbox.delivered(delivered).unwrap_or_else(|error| self.fail(error));
+                continue;
+            }
+            if !self.moves(stopping) {
+                lane.reader.rests(lane.number);
+            }
             let linger_ends = self.intake.linger_ends().filter(|end| *end > Instant::now());
             let result = tokio::select! {
                 biased;
@@ -133,6 +141,12 @@ impl<'a> Pass<'a> {
                 self.fail(error);
             }
         }
+    }
+
+    /// Whether others may wait for this lane: not for its destination, nor for new records.
+    fn moves(&self, stopping: bool) -> bool {
+        let reads = !stopping && self.failed.is_none() && !self.intake.fetches.is_empty();
+        reads || (self.outbox.in_flight.is_empty() && self.outbox.is_at_work())
     }
 
     /// Does whatever can be done without waiting. An error is why the lane cannot go on behind what is cut.

@@ -111,6 +111,11 @@ impl<'a> Outbox<'a> {
         !self.in_flight.is_empty() || !self.committing.is_empty()
     }
 
+    /// Whether something is being packed or made durable.
+    pub(crate) fn is_at_work(&self) -> bool {
+        !self.packing.is_empty() || !self.committing.is_empty()
+    }
+
     /// Whether nothing of what was cut will be sent any more.
     pub(crate) fn is_spent(&self) -> bool {
         self.blocked || self.nothing_waits()

@@ -1,22 +1,24 @@
 //! Reads pages, once for all lanes that are near each other.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt;
-use futures::future::{BoxFuture, Shared, WeakShared};
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
 
 use super::budget::Gauge;
 use super::buffers::Buffers;
 use super::offload::CpuWork;
+use super::shelf::{Kept, Read, Shelf, Waiting, Window};
 use crate::encoding::EncodedPage;
 use crate::page::{Head, Preparation, Until};
 use crate::{
-    ArrivalOrder, Clock, Cursor, Encoding, Error, ErrorKind, Page, PageEnd, PageLimits, Partition, Query, Source,
-    Start, Timestamp, Transform,
+    ArrivalOrder, Clock, Encoding, Error, ErrorKind, Page, PageEnd, PageLimits, Partition, Query, Source, Start,
+    Timestamp, Transform,
 };
 
 /// A page, and the first of its records that the asking lane has not had.
@@ -65,8 +67,8 @@ pub(crate) struct Form {
     pub(crate) looks: bool,
 }
 
-/// How often others are let go first without any of them taking a page. To deliver and commit takes a lane a few turns.
-const YIELDS_MAX: u32 = 16;
+/// How long a lane that is said to move may take no page, as when its exporter keeps its thread, until others read on.
+const PATIENCE: Duration = Duration::from_millis(20);
 
 struct Inner {
     source: Arc<dyn Source>,
@@ -77,47 +79,19 @@ struct Inner {
     records: AtomicU64,
     shelves: Mutex<HashMap<Partition, Arc<Shelf>>>,
     retained: AtomicUsize,
-    /// Pages that lanes have taken.
-    taken: AtomicU64,
+    /// Whether each lane, by its number, takes pages or works on one that it took. One that waits for its destination, or
+    /// for others, does not move.
+    moving: Vec<AtomicBool>,
+    /// A lane has taken a page, or does not move any more.
+    moved: Notify,
     /// Lanes that want nothing more.
     left: Mutex<BTreeSet<usize>>,
 }
 
-type Read = Shared<BoxFuture<'static, Result<Arc<Page>, Arc<Error>>>>;
-type WeakRead = WeakShared<BoxFuture<'static, Result<Arc<Page>, Arc<Error>>>>;
-
-/// A partition, and what is known about it. Lanes keep theirs at hand, as looking one of ten thousand up for each page
-/// costs more than a small page does.
-pub(crate) struct Shelf {
-    pub(crate) partition: Partition,
-    window: Mutex<Window>,
-}
-
-/// What is known about one partition.
-#[derive(Default)]
-struct Window {
-    /// Kept pages, oldest first.
-    pages: VecDeque<Kept>,
-    /// Reads under way. Each lives as long as a lane waits for it.
-    reading: Vec<(Start, WeakRead)>,
-    /// How far each lane has come, by its number. Nobody asks where there is one.
-    positions: Vec<(usize, Cursor)>,
-    /// What the source said of the time before which nothing appears, until there is a page that is not the last:
-    /// that time only moves on.
-    horizon: Option<Option<Timestamp>>,
-}
-
-/// A page that is kept for lanes that follow.
-struct Kept {
-    /// Where it was read from.
-    start: Start,
-    page: Arc<Page>,
-    /// What it was counted as.
-    bytes: usize,
-}
-
 impl Reader {
     pub(crate) fn new(source: Arc<dyn Source>, options: ReaderOptions, gauge: Arc<Gauge>, lanes: usize) -> Self {
+        // All begin at the same time.
+        let moving = options.forms.iter().map(|_| AtomicBool::new(true)).collect();
         let shared = Inner {
             source,
             options,
@@ -127,7 +101,8 @@ impl Reader {
             records: AtomicU64::new(0),
             shelves: Mutex::default(),
             retained: AtomicUsize::new(0),
-            taken: AtomicU64::new(0),
+            moving,
+            moved: Notify::new(),
             left: Mutex::default(),
         };
         Reader { shared: Arc::new(shared) }
@@ -136,7 +111,7 @@ impl Reader {
     /// Where a partition's pages are kept.
     pub(crate) fn shelf(&self, partition: &Partition) -> Arc<Shelf> {
         let mut shelves = self.shared.lock();
-        let new = || Arc::new(Shelf { partition: partition.clone(), window: Mutex::default() });
+        let new = || Arc::new(Shelf::new(partition.clone()));
         Arc::clone(shelves.entry(partition.clone()).or_insert_with(new))
     }
 
@@ -149,16 +124,10 @@ impl Reader {
             taken.page.forget_encoded();
             return Ok(taken);
         }
-        let mut idle = 0;
-        // Whoever could take the kept pages now does so, before this read drives them out. Lanes that do not move are not
-        // waited for.
-        while idle < YIELDS_MAX && self.shared.retained.load(Ordering::Relaxed) > self.shared.options.retained_max / 2 {
-            if let Some(taken) = self.shared.kept(&mut shelf.lock(), lane, start) {
-                return Ok(taken);
-            }
-            let taken = self.shared.taken.load(Ordering::Relaxed);
-            tokio::task::yield_now().await;
-            idle = if self.shared.taken.load(Ordering::Relaxed) == taken { idle + 1 } else { 0 };
+        self.shared.moving[lane].store(true, Ordering::Relaxed);
+        // Whoever could take the kept pages now does so, before this read drives them out.
+        if self.shared.retained.load(Ordering::Relaxed) > self.shared.options.retained_max / 2 {
+            self.shared.let_others_go_first(lane, shelf, start).await;
         }
         let read = {
             let mut window = shelf.lock();
@@ -171,8 +140,14 @@ impl Reader {
         Ok(self.shared.take(&mut shelf.lock(), lane, page, 0))
     }
 
+    /// The lane of this number takes no page for now.
+    pub(crate) fn rests(&self, lane: usize) {
+        self.shared.rests(lane);
+    }
+
     /// The lane of this number wants nothing more: nothing is kept for it.
     pub(crate) fn leave(&self, lane: usize) {
+        self.rests(lane);
         self.shared.lanes.fetch_sub(1, Ordering::Relaxed);
         self.shared.left.lock().unwrap_or_else(PoisonError::into_inner).insert(lane);
         for shelf in self.shared.lock().values() {
@@ -191,20 +166,72 @@ impl Reader {
     }
 }
 
-impl Shelf {
-    fn lock(&self) -> MutexGuard<'_, Window> {
-        self.window.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 impl Inner {
     fn lock(&self) -> MutexGuard<'_, HashMap<Partition, Arc<Shelf>>> {
         self.shelves.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn rests(&self, lane: usize) {
+        if self.moving[lane].swap(false, Ordering::Relaxed) {
+            self.moved.notify_waiters();
+        }
+    }
+
+    /// Waits as long as the page behind `start` is not kept, kept pages are many, and a lane that moves will take one of
+    /// them. Whoever waits here does not move, so no two lanes wait for each other.
+    async fn let_others_go_first(&self, lane: usize, shelf: &Shelf, start: &Start) {
+        let mut seen = None;
+        loop {
+            let moved = self.moved.notified();
+            tokio::pin!(moved);
+            // Waits from here on, so that nothing is missed between the look and the wait.
+            moved.as_mut().enable();
+            let (behind, taken, waiting) = {
+                let mut window = shelf.lock();
+                let is_many = self.retained.load(Ordering::Relaxed) > self.options.retained_max / 2;
+                if !is_many || window.find(start).is_some() {
+                    break;
+                }
+                let behind = self.behind(&window, lane);
+                if behind.is_empty() {
+                    break;
+                }
+                window.waiting.push(lane);
+                (behind, window.taken, Waiting { shelf, lane })
+            };
+            let since = match seen {
+                Some((before, since)) if before == taken => since,
+                _ => Instant::now(),
+            };
+            seen = Some((taken, since));
+            self.rests(lane);
+            if timeout_at(since + PATIENCE, moved).await.is_err() {
+                shelf.lock().given_up.extend(behind);
+                break;
+            }
+            drop(waiting);
+        }
+        self.moving[lane].store(true, Ordering::Relaxed);
+    }
+
+    /// The other lanes that move and have a kept page of this partition to take.
+    fn behind(&self, window: &Window, lane: usize) -> Vec<usize> {
+        let has_one = |other: &usize| match window.position(*other) {
+            Some(position) => window.find(&Start::After(position.clone())).is_some(),
+            // It has not begun.
+            None => true,
+        };
+        let moves = |other: &usize| {
+            let is_moving = || self.moving[*other].load(Ordering::Relaxed);
+            *other != lane && !window.given_up.contains(other) && (window.waiting.contains(other) || is_moving())
+        };
+        (0..self.moving.len()).filter(moves).filter(has_one).collect()
+    }
+
     /// The page behind `start`, if it is kept.
     fn kept(&self, window: &mut Window, lane: usize, start: &Start) -> Option<Taken> {
         let (page, from) = window.find(start)?;
+        window.taken += 1;
         Some(self.take(window, lane, page, from))
     }
 
@@ -316,8 +343,9 @@ impl Inner {
         {
             window.move_on(lane, next);
         }
-        self.taken.fetch_add(1, Ordering::Relaxed);
+        window.given_up.retain(|other| *other != lane);
         self.trim(window);
+        self.moved.notify_waiters();
         Taken { page, from, encoded }
     }
 
@@ -372,46 +400,6 @@ impl Inner {
             PageEnd::More if !moved => broken("a page says there is more and does not move on (contract line 4)"),
             _ => Ok(()),
         }
-    }
-}
-
-impl Window {
-    /// How far a lane has come.
-    fn position(&self, lane: usize) -> Option<&Cursor> {
-        self.positions.iter().find(|(number, _)| *number == lane).map(|(_, position)| position)
-    }
-
-    fn move_on(&mut self, lane: usize, to: &Cursor) {
-        match self.positions.iter_mut().find(|(number, _)| *number == lane) {
-            Some((_, position)) => position.clone_from(to),
-            None => self.positions.push((lane, to.clone())),
-        }
-    }
-
-    /// A kept page that begins at or spans `start`.
-    fn find(&self, start: &Start) -> Option<(Arc<Page>, usize)> {
-        self.pages.iter().find_map(|Kept { start: from, page, .. }| {
-            if from == start {
-                return Some((Arc::clone(page), 0));
-            }
-            let Start::After(cursor) = start else { return None };
-            let first = page.heads().next()?.position;
-            let begins_before = match from {
-                Start::After(from) => from <= cursor,
-                // Whatever lies between such a beginning and the first record is not known to be nothing.
-                Start::Earliest | Start::At(_) => first <= cursor,
-            };
-            (begins_before && page.next().is_some_and(|end| cursor < end)).then(|| {
-                let from = page.heads().take_while(|record| record.position <= cursor).count();
-                (Arc::clone(page), from)
-            })
-        })
-    }
-}
-
-impl fmt::Debug for Shelf {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Shelf").field(&self.partition).finish()
     }
 }
 
