@@ -79,8 +79,8 @@ struct Inner {
     records: AtomicU64,
     shelves: Mutex<HashMap<Partition, Arc<Shelf>>>,
     retained: AtomicUsize,
-    /// Whether each lane, by its number, takes pages or works on one that it took. One that waits for its destination, or
-    /// for others, does not move.
+    /// Whether each lane, by its number, works on a page that others are near. One that waits for its destination, for
+    /// others, or for what only it has not had, does not move.
     moving: Vec<AtomicBool>,
     /// A lane has taken a page, or does not move any more.
     moved: Notify,
@@ -124,7 +124,6 @@ impl Reader {
             taken.page.forget_encoded();
             return Ok(taken);
         }
-        self.shared.moving[lane].store(true, Ordering::Relaxed);
         // Whoever could take the kept pages now does so, before this read drives them out.
         if self.shared.retained.load(Ordering::Relaxed) > self.shared.options.retained_max / 2 {
             self.shared.let_others_go_first(lane, shelf, start).await;
@@ -206,32 +205,37 @@ impl Inner {
             seen = Some((taken, since));
             self.rests(lane);
             if timeout_at(since + PATIENCE, moved).await.is_err() {
-                shelf.lock().given_up.extend(behind);
+                // In vain, and not again until they are near.
+                shelf.lock().waiting.retain(|other| !behind.contains(other));
+                behind.into_iter().for_each(|other| self.rests(other));
                 break;
             }
             drop(waiting);
         }
-        self.moving[lane].store(true, Ordering::Relaxed);
     }
 
     /// The other lanes that move and have a kept page of this partition to take.
     fn behind(&self, window: &Window, lane: usize) -> Vec<usize> {
-        let has_one = |other: &usize| match window.position(*other) {
-            Some(position) => window.find(&Start::After(position.clone())).is_some(),
-            // It has not begun.
-            None => true,
+        let is_behind = |other: &usize| {
+            let is_moving = self.moving[*other].load(Ordering::Relaxed);
+            match window.position(*other) {
+                _ if *other == lane => false,
+                Some(position) => {
+                    let has_one = || window.find(&Start::After(position.clone())).is_some();
+                    (is_moving || window.waiting.contains(other)) && has_one()
+                }
+                // It has not begun.
+                None => is_moving,
+            }
         };
-        let moves = |other: &usize| {
-            let is_moving = || self.moving[*other].load(Ordering::Relaxed);
-            *other != lane && !window.given_up.contains(other) && (window.waiting.contains(other) || is_moving())
-        };
-        (0..self.moving.len()).filter(moves).filter(has_one).collect()
+        (0..self.moving.len()).filter(is_behind).collect()
     }
 
     /// The page behind `start`, if it is kept.
     fn kept(&self, window: &mut Window, lane: usize, start: &Start) -> Option<Taken> {
         let (page, from) = window.find(start)?;
         window.taken += 1;
+        self.moving[lane].store(true, Ordering::Relaxed);
         Some(self.take(window, lane, page, from))
     }
 
@@ -239,10 +243,17 @@ impl Inner {
     fn read(self: &Arc<Self>, window: &mut Window, lane: usize, shelf: &Arc<Shelf>, start: &Start) -> Read {
         window.reading.retain(|(_, read)| read.upgrade().is_some_and(|read| read.peek().is_none()));
         if let Some(read) = window.reading.iter().find(|(at, _)| at == start).and_then(|(_, read)| read.upgrade()) {
+            self.moving[lane].store(true, Ordering::Relaxed);
             return read;
         }
         let (inner, shelf, from) = (Arc::clone(self), Arc::clone(shelf), start.clone());
         let lanes = self.not_ahead(window, lane, start);
+        // Whoever reads what others have had comes near them when it takes a page that is kept.
+        if lanes.len() == self.lanes.load(Ordering::Relaxed) {
+            self.moving[lane].store(true, Ordering::Relaxed);
+        } else {
+            self.rests(lane);
+        }
         let read = async move { inner.read_page(&shelf, &from, &lanes).await.map_err(Arc::new) }.boxed().shared();
         window.reading.extend(read.downgrade().map(|weak| (start.clone(), weak)));
         read
@@ -343,7 +354,6 @@ impl Inner {
         {
             window.move_on(lane, next);
         }
-        window.given_up.retain(|other| *other != lane);
         self.trim(window);
         self.moved.notify_waiters();
         Taken { page, from, encoded }

@@ -29,8 +29,6 @@ pub(super) struct Window {
     pub(super) positions: Vec<(usize, Cursor)>,
     /// Lanes that let others go first. As soon as the page that one of them wants is kept, it takes that.
     pub(super) waiting: Vec<usize>,
-    /// Lanes that were waited for in vain, until they take a page of this partition.
-    pub(super) given_up: Vec<usize>,
     /// Kept pages that were taken.
     pub(super) taken: u64,
     /// What the source said of the time before which nothing appears, until there is a page that is not the last:
