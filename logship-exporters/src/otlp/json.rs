@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use logship_core::{Compression, Encoding, Grouping, LogRecord, Text, Unencodable, Value};
 
 use super::model::{Sayable, UID, is_shared, unique};
-use crate::encode::json::{double, hex, int, string};
+use crate::encode::json::{self, double, hex, int, string};
 
 /// Records as an `ExportLogsServiceRequest` in JSON.
 #[derive(Debug)]
@@ -155,7 +155,7 @@ fn entries(out: &mut Vec<u8>, entries: &[(Text, Value)]) {
             out.push(b',');
         }
         out.extend_from_slice(b"{\"key\":");
-        string(out, name);
+        json::text(out, name);
         // Nothing is left out: it means the same, and older readers refuse an empty value.
         if *value != Value::Null {
             out.extend_from_slice(b",\"value\":");
@@ -189,7 +189,7 @@ fn value(out: &mut Vec<u8>, value: &Value) {
         }
         Value::String(text) => {
             out.extend_from_slice(b"{\"stringValue\":");
-            string(out, text);
+            json::text(out, text);
         }
         Value::Bytes(bytes) => {
             out.extend_from_slice(b"{\"bytesValue\":");
