@@ -115,8 +115,8 @@ pub(super) struct Sayable<'a> {
     pub(super) severity_text: &'a str,
     pub(super) body: Cow<'a, Value>,
     pub(super) attributes: Cow<'a, [(Text, Value)]>,
-    /// What [`UID`] is to say, unless the record says it itself.
-    pub(super) uid: Option<String>,
+    /// Whether [`UID`] is to be the record's id: not where the record says it itself.
+    pub(super) with_uid: bool,
 }
 
 impl<'a> Sayable<'a> {
@@ -134,18 +134,13 @@ impl<'a> Sayable<'a> {
             unique(&scope.attributes)?;
         }
         let is_classified = record.severity_text.is_some() || record.severity.number() > 0;
-        let uid = (with_uid && !has_uid).then(|| {
-            let mut id = Vec::with_capacity(96);
-            record.id.write(&mut id);
-            String::from_utf8_lossy(&id).into_owned()
-        });
         Ok(Sayable {
             time: nanos(record.timestamp)?,
             observed: record.observed_timestamp.map_or(Ok(0), nanos)?,
             severity_text: if is_classified { record.severity_name() } else { "" },
             body: unique_value(&record.body)?,
             attributes: if are_different { Cow::Borrowed(&record.attributes) } else { unique(&record.attributes)? },
-            uid,
+            with_uid: with_uid && !has_uid,
         })
     }
 }

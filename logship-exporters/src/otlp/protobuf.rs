@@ -107,8 +107,12 @@ fn write_record(out: &mut Vec<u8>, record: &LogRecord, sayable: &Sayable<'_>) {
     if *sayable.body != Value::Null {
         any_value(out, 5, &sayable.body);
     }
-    if let Some(uid) = &sayable.uid {
-        string_entry(out, 6, UID, uid);
+    if sayable.with_uid {
+        let id_len = record.id.len();
+        entry_head(out, 6, UID, field_len(id_len));
+        tag(out, 1, BYTES);
+        varint(out, id_len as u64);
+        record.id.write(out);
     }
     entries(out, 6, &sayable.attributes);
     if let Some(id) = &record.trace_id {
@@ -121,24 +125,34 @@ fn write_record(out: &mut Vec<u8>, record: &LogRecord, sayable: &Sayable<'_>) {
 
 /// An `AnyValue` in a field.
 fn any_value(out: &mut Vec<u8>, field: u32, value: &Value) {
-    match value {
-        // It is as long as it is said to be.
-        Value::String(text) => string_value(out, field, text),
-        value => message::<1>(out, field, |out| self::value(out, value)),
+    match plain_len(value) {
+        Some(len) => {
+            tag(out, field, BYTES);
+            varint(out, len as u64);
+            self::value(out, value);
+        }
+        None => message::<1>(out, field, |out| self::value(out, value)),
     }
 }
 
-fn string_value(out: &mut Vec<u8>, field: u32, text: &str) {
-    tag(out, field, BYTES);
-    varint(out, field_len(text.len()) as u64);
-    bytes(out, 1, text.as_bytes());
+/// How long an `AnyValue` is that holds no others.
+fn plain_len(value: &Value) -> Option<usize> {
+    Some(match value {
+        Value::Null => 0,
+        Value::Bool(_) => 2,
+        Value::Int(number) => 1 + varint_len(*number as u64),
+        Value::Double(_) => 9,
+        Value::String(text) => field_len(text.as_str().len()),
+        Value::Bytes(binary) => field_len(binary.len()),
+        Value::Array(_) | Value::Map(_) => return None,
+    })
 }
 
 /// The content of an `AnyValue`. One of its fields is set even where it is empty; nothing is none of them.
 fn value(out: &mut Vec<u8>, value: &Value) {
     match value {
         Value::Null => {}
-        Value::String(text) => bytes(out, 1, text.as_bytes()),
+        Value::String(text) => bytes(out, 1, text.as_str().as_bytes()),
         Value::Bool(is_true) => {
             tag(out, 2, VARINT);
             out.push(u8::from(*is_true));
@@ -161,9 +175,17 @@ fn value(out: &mut Vec<u8>, value: &Value) {
 /// `KeyValue`s in a field. A value that is nothing is said to be nothing.
 fn entries(out: &mut Vec<u8>, field: u32, entries: &[(Text, Value)]) {
     for (name, value) in entries {
-        match value {
-            Value::String(value) => string_entry(out, field, name, value),
-            value => message::<1>(out, field, |out| {
+        if let Value::String(value) = value
+            && write_short(out, field, name, value)
+        {
+            continue;
+        }
+        match plain_len(value) {
+            Some(len) => {
+                entry_head(out, field, name, len);
+                self::value(out, value);
+            }
+            None => message::<1>(out, field, |out| {
                 text(out, 1, name);
                 any_value(out, 2, value);
             }),
@@ -171,13 +193,30 @@ fn entries(out: &mut Vec<u8>, field: u32, entries: &[(Text, Value)]) {
     }
 }
 
-/// The most usual of them, whose lengths are known before.
-fn string_entry(out: &mut Vec<u8>, field: u32, name: &str, value: &str) {
+/// Writes the most usual entry, in which each length has one digit. False where it is none of these.
+#[inline]
+fn write_short(out: &mut Vec<u8>, field: u32, name: &str, text: &str) -> bool {
+    const TAGS_AND_LENGTHS: usize = 6;
+    if name.is_empty() || name.len() + text.len() + TAGS_AND_LENGTHS > 0x7f {
+        return false;
+    }
+    let tag = |field: u32| (field << 3 | BYTES) as u8;
+    let (name_len, text_len) = (name.len() as u8, text.len() as u8);
+    out.extend_from_slice(&[tag(field), name_len + text_len + TAGS_AND_LENGTHS as u8, tag(1), name_len]);
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(&[tag(2), text_len + 2, tag(1), text_len]);
+    out.extend_from_slice(text.as_bytes());
+    true
+}
+
+/// What stands before a value of this length.
+fn entry_head(out: &mut Vec<u8>, field: u32, name: &str, value_len: usize) {
     let name_len = if name.is_empty() { 0 } else { field_len(name.len()) };
     tag(out, field, BYTES);
-    varint(out, (name_len + field_len(field_len(value.len()))) as u64);
+    varint(out, (name_len + field_len(value_len)) as u64);
     text(out, 1, name);
-    string_value(out, 2, value);
+    tag(out, 2, BYTES);
+    varint(out, value_len as u64);
 }
 
 /// As many digits as the length of most records has: more than 127 bytes, and fewer than 16 384.
