@@ -16,6 +16,7 @@ pub(crate) mod newrelic;
     feature = "azure_monitor",
     feature = "datadog",
     feature = "gcp_logging",
+    feature = "loki",
     feature = "newrelic",
     feature = "splunk"
 ))]

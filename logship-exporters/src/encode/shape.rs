@@ -73,11 +73,21 @@ pub(crate) fn with_roles<R: Roles, T>(
     record: &LogRecord,
     then: impl FnOnce(&R) -> T,
 ) -> T {
+    with_roles_by_name(known, record, |roles| match roles {
+        Some(roles) => then(roles),
+        None => then(&roles_of(record)),
+    })
+}
+
+/// The same where that is known by names alone.
+pub(crate) fn with_roles_by_name<R: Roles, T>(
+    known: &'static LocalKey<RefCell<Shapes<Named<R>>>>,
+    record: &LogRecord,
+    then: impl FnOnce(Option<&R>) -> T,
+) -> T {
     known.with_borrow_mut(|shapes| {
-        match shapes.find(|named| is_named(record, &named.names), || roles_by_name(record)) {
-            Some(named) => then(&named.roles),
-            None => then(&roles_of(record)),
-        }
+        let named = shapes.find(|named| is_named(record, &named.names), || roles_by_name(record));
+        then(named.map(|named| &named.roles))
     })
 }
 
@@ -89,7 +99,16 @@ fn is_named(record: &LogRecord, names: &[Text]) -> bool {
 
 /// Whether these are the names of the entries.
 fn are_named(entries: &[(Text, Value)], names: &[Text]) -> bool {
-    entries.len() == names.len() && entries.iter().zip(names).all(|((name, _), known)| name == known)
+    entries.len() == names.len() && entries.iter().zip(names).all(|((name, _), known)| is_equal(name, known))
+}
+
+/// Whether names are equal. Most are interned, and of those it is told soonest.
+#[inline]
+fn is_equal(name: &Text, known: &Text) -> bool {
+    match (name.as_json(), known.as_json()) {
+        (Some(name), Some(known)) if std::ptr::eq(name, known) => true,
+        _ => name == known,
+    }
 }
 
 fn roles_by_name<R: Roles>(record: &LogRecord) -> Option<Named<R>> {
@@ -219,7 +238,7 @@ fn is_outlined<'o>(entries: &[(Text, Value)], names: &mut impl Iterator<Item = &
             (Value::Map(_), None) | (_, Some(_)) => false,
             (value, None) => is_flat(value),
         };
-        if !is_as_known || *name != known.name {
+        if !is_as_known || !is_equal(name, &known.name) {
             return false;
         }
         if let Value::Map(inner) = value
