@@ -12,8 +12,8 @@ use super::shape::{Named, Roles, Shapes, attribute, with_roles};
 #[derive(Clone, Debug)]
 pub(crate) struct DatadogEncoding {
     key: String,
-    source: String,
-    tags: String,
+    /// What every log begins with.
+    begin: Vec<u8>,
     service: Option<String>,
     hostname: Option<String>,
     compression: Compression,
@@ -70,7 +70,13 @@ impl DatadogEncoding {
     ) -> Self {
         let (tags, service, hostname) = (tags.join(","), service.map(str::to_owned), hostname.map(str::to_owned));
         let key = format!("datadog {source:?} {tags:?} {service:?} {hostname:?} {compression:?}");
-        DatadogEncoding { key, source: source.to_owned(), tags, service, hostname, compression }
+        let mut begin = Vec::new();
+        let mut log = Object::open(&mut begin);
+        log.str("ddsource", source);
+        if !tags.is_empty() {
+            log.str("ddtags", &tags);
+        }
+        DatadogEncoding { key, begin, service, hostname, compression }
     }
 }
 
@@ -125,11 +131,7 @@ impl Roles for Attributes {
 
 impl DatadogEncoding {
     fn write(&self, record: &LogRecord, attributes: &Attributes, out: &mut Vec<u8>) -> Result<(), Unencodable> {
-        let mut log = Object::open(out);
-        log.str("ddsource", &self.source);
-        if !self.tags.is_empty() {
-            log.str("ddtags", &self.tags);
-        }
+        let mut log = Object::begun(out, &self.begin);
         let places = &attributes.places;
         if let Some(host) = text_at(record, places.host).map(Text::as_str).or(self.hostname.as_deref()) {
             log.str("hostname", host);

@@ -99,7 +99,11 @@ fn members(out: &mut Vec<u8>, name: &str, entries: &[(Text, Value)]) -> Result<(
         between = b',';
         json::text(out, name);
         out.push(b':');
-        json::value(out, value, 0)
+        match value {
+            Value::String(text) => json::text(out, text),
+            value => json::value(out, value, 0)?,
+        }
+        Ok(())
     };
     if is_each_once(entries) {
         entries.iter().filter(|(_, value)| !matches!(value, Value::Null)).try_for_each(&mut member)?;

@@ -21,6 +21,12 @@ impl<'a> Object<'a> {
         Object { out, is_empty: true }
     }
 
+    /// One whose first members are written already, with the brace before them.
+    pub(crate) fn begun(out: &'a mut Vec<u8>, begin: &[u8]) -> Self {
+        out.extend_from_slice(begin);
+        Object { out, is_empty: false }
+    }
+
     pub(crate) fn close(self) {
         self.out.push(b'}');
     }
@@ -117,12 +123,14 @@ impl<'a> Object<'a> {
 #[inline]
 pub(crate) fn value(out: &mut Vec<u8>, value: &Value) -> Result<(), Unencodable> {
     match value {
+        // Most values are text, which is written here and not where all others are.
+        Value::String(text) => json::text(out, text),
         Value::Int(number) if number.unsigned_abs() > EXACT_MAX => {
             json::string(out, itoa::Buffer::new().format(*number));
-            Ok(())
         }
-        value => json::value(out, value, 0),
+        value => json::value(out, value, 0)?,
     }
+    Ok(())
 }
 
 /// Appends a value as text: text as it is, anything else as the text of its JSON.

@@ -80,12 +80,17 @@ fn ion_entries(out: &mut Vec<u8>, entries: &[(Text, Value)], depth: usize) -> Re
         if index > 0 {
             out.push(b',');
         }
-        match is_identifier(name) {
-            true => out.extend_from_slice(name.as_bytes()),
-            false => string(out, name),
+        let text = name.as_str();
+        match is_identifier(text) {
+            true => out.extend_from_slice(text.as_bytes()),
+            false => string(out, text),
         }
         out.push(b':');
-        ion_value(out, value, depth)?;
+        match value {
+            // Most values are text, which is written here and not where all others are.
+            Value::String(text) => json::text(out, text),
+            value => ion_value(out, value, depth)?,
+        }
     }
     out.push(b'}');
     Ok(())

@@ -103,12 +103,9 @@ fn are_named(entries: &[(Text, Value)], names: &[Text]) -> bool {
 }
 
 /// Whether names are equal. Most are interned, and of those it is told soonest.
-#[inline]
+#[inline(always)]
 fn is_equal(name: &Text, known: &Text) -> bool {
-    match (name.as_json(), known.as_json()) {
-        (Some(name), Some(known)) if std::ptr::eq(name, known) => true,
-        _ => name == known,
-    }
+    matches!((known.as_json(), name.as_json()), (Some(known), Some(name)) if std::ptr::eq(name, known)) || name == known
 }
 
 fn roles_by_name<R: Roles>(record: &LogRecord) -> Option<Named<R>> {

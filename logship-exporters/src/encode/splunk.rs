@@ -25,17 +25,18 @@ pub(crate) struct SplunkEncoding {
 }
 
 impl SplunkEncoding {
-    /// With a key of what it is made of.
+    /// With a key of what it is made of, and without fields that we write ourselves.
     pub(crate) fn named(mut self) -> Self {
         self.key = format!("splunk {:?} {:?} {:?} {:?}", self.metadata, self.hostname, self.fields, self.compression);
+        let own = ["level", "record_id", "service", "span_id", "trace_id"];
+        self.fields.retain(|(name, _)| !own.contains(&name.as_str()));
         self
     }
 
     /// What is searched by without reading the event: names without dots, flat values.
     fn fields(&self, event: &mut Object<'_>, record: &LogRecord, service: Option<&Text>) {
         let mut fields = Object::open(event.name("fields"));
-        let own = ["level", "record_id", "service", "span_id", "trace_id"];
-        for (name, value) in self.fields.iter().filter(|(name, _)| !own.contains(&name.as_str())) {
+        for (name, value) in &self.fields {
             json::string(fields.any_name(name), value);
         }
         fields.str("level", if record.severity.number() > 0 { record.severity.name() } else { record.severity_name() });
