@@ -2,6 +2,7 @@
 
 mod encoding;
 mod limits;
+mod line;
 mod refusals;
 
 use std::collections::BTreeMap;

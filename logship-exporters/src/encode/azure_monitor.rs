@@ -1,6 +1,6 @@
 //! Records as rows of a stream of Azure Monitor.
 
-use logship_core::{Compression, Encoding, LogRecord, Text, Timestamp, Unencodable, Value};
+use logship_core::{Compression, Encoding, LogRecord, Timestamp, Unencodable};
 
 use super::json;
 use super::object::{self, Object};
@@ -39,19 +39,19 @@ impl Encoding for RowEncoding {
             time(row.name("ObservedTimestamp"), observed);
         }
         json::id(row.name("RecordId"), &record.id);
-        row.text("Severity", record.severity_name());
+        row.str("Severity", record.severity_name());
         row.int("SeverityNumber", record.severity.number().into());
         bounded(row.name("Message"), |out| object::text_of(out, &record.body))?;
         if let Some(scope) = record.scope.as_ref().filter(|scope| !scope.name.is_empty()) {
             bounded(row.name("Logger"), |out| {
-                json::string(out, &scope.name);
+                json::text(out, &scope.name);
                 Ok(())
             })?;
         }
         row.hex("TraceId", record.trace_id.as_ref().map(<[u8; 16]>::as_slice));
         row.hex("SpanId", record.span_id.as_ref().map(<[u8; 8]>::as_slice));
-        bounded(row.name("Attributes"), |out| members(out, &record.attributes))?;
-        bounded(row.name("Resource"), |out| members(out, &record.resource.attributes))?;
+        bounded(row.name("Attributes"), |out| object::members(out, &record.attributes))?;
+        bounded(row.name("Resource"), |out| object::members(out, &record.resource.attributes))?;
         row.close();
         Ok(())
     }
@@ -80,14 +80,6 @@ fn time(out: &mut Vec<u8>, time: Timestamp) {
     out.extend_from_slice(b"Z\"");
 }
 
-/// An object of attributes; of two of one name the first.
-fn members(out: &mut Vec<u8>, attributes: &[(Text, Value)]) -> Result<(), Unencodable> {
-    let mut object = Object::open(out);
-    object::first_of_each(attributes.iter()).into_iter().try_for_each(|(name, value)| object.value(name, value))?;
-    object.close();
-    Ok(())
-}
-
 /// Appends a column that may not be longer than Azure keeps.
 fn bounded(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) -> Result<(), Unencodable>) -> Result<(), Unencodable> {
     object::bounded(out, COLUMN_BYTES_MAX, "Azure Monitor", write)
@@ -96,7 +88,7 @@ fn bounded(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) -> Result<(), Une
 #[cfg(test)]
 mod tests {
     use super::*;
-    use logship_core::{Cursor, Partition, RecordId, Severity};
+    use logship_core::{Cursor, Partition, RecordId, Severity, Text, Value};
     use proptest::prelude::*;
     use serde_json::json;
 

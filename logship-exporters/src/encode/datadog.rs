@@ -1,16 +1,19 @@
 //! Records as logs of Datadog.
 
-use logship_core::{Compression, Encoding, LogRecord, Severity, Unencodable, Value};
+use std::cell::RefCell;
+
+use logship_core::{Compression, Encoding, LogRecord, Severity, Text, Unencodable};
 
 use super::json;
-use super::object::{self, Object, attributes, text_attribute};
+use super::object::{self, Object, Places, text_at};
+use super::shape::{Named, Roles, Shapes, attribute, with_roles};
 
 /// What does not change from record to record.
 #[derive(Clone, Debug)]
 pub(crate) struct DatadogEncoding {
     key: String,
-    source: String,
-    tags: String,
+    /// What every log begins with.
+    begin: Vec<u8>,
     service: Option<String>,
     hostname: Option<String>,
     compression: Compression,
@@ -67,7 +70,13 @@ impl DatadogEncoding {
     ) -> Self {
         let (tags, service, hostname) = (tags.join(","), service.map(str::to_owned), hostname.map(str::to_owned));
         let key = format!("datadog {source:?} {tags:?} {service:?} {hostname:?} {compression:?}");
-        DatadogEncoding { key, source: source.to_owned(), tags, service, hostname, compression }
+        let mut begin = Vec::new();
+        let mut log = Object::open(&mut begin);
+        log.str("ddsource", source);
+        if !tags.is_empty() {
+            log.str("ddtags", &tags);
+        }
+        DatadogEncoding { key, begin, service, hostname, compression }
     }
 }
 
@@ -77,57 +86,8 @@ impl Encoding for DatadogEncoding {
     }
 
     fn record(&self, record: &LogRecord, out: &mut Vec<u8>) -> Result<(), Unencodable> {
-        let attributes = attributes(record);
-        let mut log = Object::open(out);
-        log.text("ddsource", &self.source);
-        if !self.tags.is_empty() {
-            log.text("ddtags", &self.tags);
-        }
-        if let Some(host) = text_attribute(&attributes, "host.name").or(self.hostname.as_deref()) {
-            log.text("hostname", host);
-        }
-        if let Some(service) = text_attribute(&attributes, "service.name").or(self.service.as_deref()) {
-            log.text("service", service);
-        }
-        if let Some(status) = status(record) {
-            log.text("status", status);
-        }
-        // Datadog counts in milliseconds.
-        log.int("timestamp", record.timestamp.as_millis());
-        object::text_of(log.name("message"), &record.body)?;
-        json::id(log.name("id"), &record.id);
-        ids(&mut log, record);
-        let mut reserved = Vec::new();
-        let mut error: [Option<&Value>; ERROR.len()] = [None; ERROR.len()];
-        for (name, value) in attributes {
-            let slot = ERROR.iter().position(|(_, names)| names.contains(&name.as_str()));
-            match slot.map(|slot| &mut error[slot]) {
-                Some(slot @ None) => *slot = Some(value),
-                _ if RESERVED.contains(&name.as_str()) => reserved.push((name, value)),
-                _ => log.value(name, value)?,
-            }
-        }
-        if let Some(scope) = record.scope.as_ref().filter(|scope| !scope.name.is_empty()) {
-            let mut logger = Object::open(log.name("logger"));
-            logger.text("name", &scope.name);
-            logger.close();
-        }
-        if error.iter().any(Option::is_some) {
-            let mut members = Object::open(log.name("error"));
-            for ((name, _), value) in ERROR.iter().zip(error) {
-                if let Some(value) = value {
-                    object::text_of(members.name(name), value)?;
-                }
-            }
-            members.close();
-        }
-        if !reserved.is_empty() {
-            let mut members = Object::open(log.name("attributes"));
-            reserved.into_iter().try_for_each(|(name, value)| members.value(name, value))?;
-            members.close();
-        }
-        log.close();
-        Ok(())
+        thread_local!(static KNOWN: RefCell<Shapes<Named<Attributes>>> = const { RefCell::new(Shapes::new()) });
+        with_roles(&KNOWN, record, |attributes| self.write(record, attributes, out))
     }
 
     fn begin(&self) -> &[u8] {
@@ -147,6 +107,68 @@ impl Encoding for DatadogEncoding {
     }
 }
 
+/// What becomes of attributes.
+#[derive(Debug, Default)]
+struct Attributes {
+    places: Places,
+    /// Where the standard attributes of errors are taken from.
+    error: [Option<usize>; ERROR.len()],
+}
+
+impl Roles for Attributes {
+    fn add(&mut self, place: usize, name: &str) -> bool {
+        let slot = ERROR.iter().position(|(_, names)| names.contains(&name));
+        match slot.map(|slot| &mut self.error[slot]) {
+            Some(slot @ None) => *slot = Some(place),
+            taken => {
+                self.places.add(place, name, RESERVED.contains(&name));
+                return taken.is_none();
+            }
+        }
+        true
+    }
+}
+
+impl DatadogEncoding {
+    fn write(&self, record: &LogRecord, attributes: &Attributes, out: &mut Vec<u8>) -> Result<(), Unencodable> {
+        let mut log = Object::begun(out, &self.begin);
+        let places = &attributes.places;
+        if let Some(host) = text_at(record, places.host).map(Text::as_str).or(self.hostname.as_deref()) {
+            log.str("hostname", host);
+        }
+        if let Some(service) = text_at(record, places.service).map(Text::as_str).or(self.service.as_deref()) {
+            log.str("service", service);
+        }
+        if let Some(status) = status(record) {
+            log.str("status", status);
+        }
+        // Datadog counts in milliseconds.
+        log.int("timestamp", record.timestamp.as_millis());
+        object::text_of(log.name("message"), &record.body)?;
+        json::id(log.name("id"), &record.id);
+        ids(&mut log, record);
+        log.attributes(record, &places.plain)?;
+        if let Some(scope) = record.scope.as_ref().filter(|scope| !scope.name.is_empty()) {
+            let mut logger = Object::open(log.name("logger"));
+            logger.text("name", &scope.name);
+            logger.close();
+        }
+        let error = attributes.error.map(|place| place.and_then(|place| attribute(record, place)));
+        if error.iter().any(Option::is_some) {
+            let mut members = Object::open(log.name("error"));
+            for ((name, _), attribute) in ERROR.iter().zip(error) {
+                if let Some((_, value)) = attribute {
+                    object::text_of(members.name(name), value)?;
+                }
+            }
+            members.close();
+        }
+        log.inner("attributes", record, &places.reserved)?;
+        log.close();
+        Ok(())
+    }
+}
+
 /// What a log and a trace are joined by: the trace's id as 32 hexadecimal digits, the span's as a decimal number, which
 /// is how Datadog's own tracers write them into logs.
 /// <https://docs.datadoghq.com/tracing/other_telemetry/connect_logs_and_traces/>
@@ -157,7 +179,7 @@ fn ids(log: &mut Object<'_>, record: &LogRecord) {
     let mut ids = Object::open(log.name("dd"));
     ids.hex("trace_id", record.trace_id.as_ref().map(<[u8; 16]>::as_slice));
     if let Some(span) = record.span_id {
-        ids.text("span_id", itoa::Buffer::new().format(u64::from_be_bytes(span)));
+        ids.str("span_id", itoa::Buffer::new().format(u64::from_be_bytes(span)));
     }
     ids.close();
 }
@@ -181,9 +203,11 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use logship_core::{Cursor, Partition, RecordId, Resource, Text, Timestamp};
+    use logship_core::{Cursor, Partition, RecordId, Resource, Timestamp, Value};
     use proptest::prelude::*;
     use serde_json::json;
+
+    use super::super::shape;
 
     fn encoding() -> DatadogEncoding {
         let tags = ["env:prod".to_owned(), "team:shop".to_owned()];
@@ -257,6 +281,17 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn by_names_alone_the_same_is_written_as_by_values((one, other) in shape::tests::pairs("(message|host.name|service.name|status|error.type|exception.type|[a-c])")) {
+            for roles in shape::tests::both_roles::<Attributes>(&one, &other).as_slice() {
+                let [by_name, by_value] = roles.each_ref().map(|roles| {
+                    let mut out = Vec::new();
+                    encoding().write(&other, roles, &mut out).map(|()| out)
+                });
+                prop_assert_eq!(by_name, by_value);
+            }
+        }
+
         /// Goal: whatever a record holds, its log is one that Datadog reads, in which no name is there twice.
         #[test]
         fn a_log_reads_back(

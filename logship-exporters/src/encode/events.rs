@@ -3,6 +3,7 @@
 use logship_core::{Compression, Encoding, LogRecord, Text, Unencodable, Value};
 
 use super::json::{self, string};
+use super::shape::{first_of_each, is_each_once};
 
 /// Records as JSON objects, one a line: the time under a name and with a precision that the service reads, `type` if it
 /// wants one, then `message`, `level`, `id`, `logger`, `trace_id`, `span_id`, `attributes` and `resource`.
@@ -75,7 +76,7 @@ fn hex(out: &mut Vec<u8>, name: &str, id: Option<&[u8]>) {
 /// A message is text, or it would take another type from record to record.
 fn message(out: &mut Vec<u8>, body: &Value) -> Result<(), Unencodable> {
     match body {
-        Value::String(text) => string(out, text),
+        Value::String(text) => json::text(out, text),
         Value::Null => string(out, ""),
         Value::Bytes(_) => json::value(out, body, 0)?,
         _ => {
@@ -93,16 +94,21 @@ fn members(out: &mut Vec<u8>, name: &str, entries: &[(Text, Value)]) -> Result<(
     let begin = out.len();
     out.extend_from_slice(name.as_bytes());
     let mut between = b'{';
-    for (index, (key, value)) in entries.iter().enumerate().filter(|(_, (_, value))| *value != Value::Null) {
-        let is_known = |(known, value): &(Text, Value)| known == key && *value != Value::Null;
-        if entries[..index].iter().any(is_known) {
-            continue;
-        }
+    let mut member = |(name, value): &(Text, Value)| {
         out.push(between);
         between = b',';
-        string(out, key);
+        json::text(out, name);
         out.push(b':');
-        json::value(out, value, 0)?;
+        match value {
+            Value::String(text) => json::text(out, text),
+            value => json::value(out, value, 0)?,
+        }
+        Ok(())
+    };
+    if is_each_once(entries) {
+        entries.iter().filter(|(_, value)| !matches!(value, Value::Null)).try_for_each(&mut member)?;
+    } else {
+        first_of_each(entries.iter()).try_for_each(|(_, entry)| member(entry))?;
     }
     match between {
         b'{' => out.truncate(begin),
@@ -168,6 +174,23 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn attributes_are_the_first_of_each_name(entries in crate::encode::shape::tests::entries("[a-d]")) {
+            let mut expected = Vec::new();
+            for (_, (name, value)) in first_of_each(entries.iter()) {
+                expected.extend_from_slice(if expected.is_empty() { b"n{" } else { b"," });
+                string(&mut expected, name);
+                expected.push(b':');
+                json::value(&mut expected, value, 0).unwrap();
+            }
+            expected.extend_from_slice(if expected.is_empty() { b"" } else { b"}" });
+            for _ in 0..20 {
+                let mut out = Vec::new();
+                members(&mut out, "n", &entries).unwrap();
+                prop_assert_eq!(&out, &expected);
+            }
+        }
+
         #[test]
         fn whatever_is_in_a_record_reads_back(
             body: String, key: String, names in prop::collection::vec("[a-c\"]{1,2}", 0..8), number: f64,

@@ -1,11 +1,13 @@
 //! Records as entries of Google Cloud Logging.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use logship_core::{Compression, Encoding, LogRecord, Severity, Unencodable};
 
 use super::json;
-use super::object::{Object, attributes};
+use super::object::{Object, Places};
+use super::shape::{Named, Roles, Shapes, with_roles};
 
 /// Names in a payload that we write ourselves. An attribute of such a name is in `attributes`.
 const OWN: &[&str] = &["attributes", "logger", "message", "severity_text"];
@@ -44,9 +46,9 @@ impl EntryEncoding {
     ) -> Vec<u8> {
         let mut begin = Vec::new();
         let mut request = Object::open(&mut begin);
-        request.text("logName", log);
+        request.str("logName", log);
         let mut monitored = Object::open(request.name("resource"));
-        monitored.text("type", resource);
+        monitored.str("type", resource);
         texts(monitored.name("labels"), resource_labels);
         monitored.close();
         texts(request.name("labels"), labels);
@@ -55,26 +57,14 @@ impl EntryEncoding {
         begin.extend_from_slice(b",\"entries\":[");
         begin
     }
-}
 
-fn texts(out: &mut Vec<u8>, texts: &BTreeMap<String, String>) {
-    let mut object = Object::open(out);
-    texts.iter().for_each(|(name, value)| object.text(name, value));
-    object.close();
-}
-
-impl Encoding for EntryEncoding {
-    fn key(&self) -> &str {
-        &self.key
-    }
-
-    fn record(&self, record: &LogRecord, out: &mut Vec<u8>) -> Result<(), Unencodable> {
+    fn write(&self, record: &LogRecord, places: &Places, out: &mut Vec<u8>) -> Result<(), Unencodable> {
         let mut entry = Object::open(out);
         let time = entry.name("timestamp");
         time.push(b'"');
         record.timestamp.write_rfc3339(time);
         time.push(b'"');
-        entry.text("severity", severity(record.severity));
+        entry.str("severity", severity(record.severity));
         json::id(entry.name("insertId"), &record.id);
         let mut payload = Object::open(entry.name("jsonPayload"));
         payload.value("message", &record.body)?;
@@ -84,14 +74,8 @@ impl Encoding for EntryEncoding {
         if let Some(scope) = record.scope.as_ref().filter(|scope| !scope.name.is_empty()) {
             payload.text("logger", &scope.name);
         }
-        let (own, plain): (Vec<_>, Vec<_>) =
-            attributes(record).into_iter().partition(|(name, _)| OWN.contains(&name.as_str()));
-        plain.into_iter().try_for_each(|(name, value)| payload.value(name, value))?;
-        if !own.is_empty() {
-            let mut inner = Object::open(payload.name("attributes"));
-            own.into_iter().try_for_each(|(name, value)| inner.value(name, value))?;
-            inner.close();
-        }
+        payload.attributes(record, &places.plain)?;
+        payload.inner("attributes", record, &places.reserved)?;
         payload.close();
         if let Some(trace) = &record.trace_id {
             let out = entry.name("trace");
@@ -103,6 +87,34 @@ impl Encoding for EntryEncoding {
         entry.hex("spanId", record.span_id.as_ref().map(<[u8; 8]>::as_slice));
         entry.close();
         Ok(())
+    }
+}
+
+/// What becomes of attributes.
+#[derive(Debug, Default)]
+struct Attributes(Places);
+
+impl Roles for Attributes {
+    fn add(&mut self, place: usize, name: &str) -> bool {
+        self.0.add(place, name, OWN.contains(&name));
+        true
+    }
+}
+
+fn texts(out: &mut Vec<u8>, texts: &BTreeMap<String, String>) {
+    let mut object = Object::open(out);
+    texts.iter().for_each(|(name, value)| json::string(object.any_name(name), value));
+    object.close();
+}
+
+impl Encoding for EntryEncoding {
+    fn key(&self) -> &str {
+        &self.key
+    }
+
+    fn record(&self, record: &LogRecord, out: &mut Vec<u8>) -> Result<(), Unencodable> {
+        thread_local!(static KNOWN: RefCell<Shapes<Named<Attributes>>> = const { RefCell::new(Shapes::new()) });
+        with_roles(&KNOWN, record, |Attributes(places)| self.write(record, places, out))
     }
 
     fn begin(&self) -> &[u8] {
@@ -143,6 +155,8 @@ mod tests {
     use logship_core::{Cursor, Partition, RecordId, Text, Timestamp, Value};
     use proptest::prelude::*;
     use serde_json::json;
+
+    use super::super::shape;
 
     fn encoding() -> EntryEncoding {
         let labels = BTreeMap::from([("app".to_owned(), "checkout".to_owned())]);
@@ -208,6 +222,17 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn by_names_alone_the_same_is_written_as_by_values((one, other) in shape::tests::pairs("(message|logger|severity_text|[a-c])")) {
+            for roles in shape::tests::both_roles::<Attributes>(&one, &other).as_slice() {
+                let [by_name, by_value] = roles.each_ref().map(|Attributes(places)| {
+                    let mut out = Vec::new();
+                    encoding().write(&other, places, &mut out).map(|()| out)
+                });
+                prop_assert_eq!(by_name, by_value);
+            }
+        }
+
         /// Goal: whatever a record holds, all of it is in its entry.
         #[test]
         fn an_entry_reads_back(

@@ -111,6 +111,24 @@ pub(crate) fn value_as_string(out: &mut Vec<u8>, value: &Value) -> Result<(), Un
     Ok(())
 }
 
+/// Appends a value as it stands in a string that holds JSON.
+#[cfg(any(feature = "loki", test))]
+pub(crate) fn value_in_string(out: &mut Vec<u8>, value: &Value) -> Result<(), Unencodable> {
+    write::<true>(out, value, 0)
+}
+
+/// The same of an object; members that are null are left out.
+#[cfg(any(feature = "loki", test))]
+pub(crate) fn entries_in_string(out: &mut Vec<u8>, entries: &[(Text, Value)]) -> Result<(), Unencodable> {
+    write_entries::<true>(out, entries, 0)
+}
+
+/// The same of a string.
+#[cfg(any(feature = "loki", test))]
+pub(crate) fn string_in_string(out: &mut Vec<u8>, text: &str) {
+    write_string::<true>(out, text);
+}
+
 /// Writes a value, as it is or as what stands in a string.
 fn write<const IN_STRING: bool>(out: &mut Vec<u8>, value: &Value, depth: usize) -> Result<(), Unencodable> {
     match value {

@@ -14,9 +14,9 @@ pub(crate) mod json;
 pub(crate) mod newrelic;
 #[cfg(any(
     feature = "azure_monitor",
-    feature = "cloudwatch",
     feature = "datadog",
     feature = "gcp_logging",
+    feature = "loki",
     feature = "newrelic",
     feature = "splunk"
 ))]
@@ -27,6 +27,19 @@ pub(crate) mod object;
 mod records;
 #[cfg(any(feature = "file", feature = "_objects"))]
 mod rows;
+#[cfg(any(
+    feature = "azure_monitor",
+    feature = "datadog",
+    feature = "gcp_logging",
+    feature = "loggly",
+    feature = "logzio",
+    feature = "loki",
+    feature = "newrelic",
+    feature = "otlp",
+    feature = "splunk"
+))]
+#[allow(dead_code, reason = "each encoding uses its part")]
+pub(crate) mod shape;
 #[cfg(feature = "splunk")]
 pub(crate) mod splunk;
 

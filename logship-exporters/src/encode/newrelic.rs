@@ -1,11 +1,14 @@
 //! Records as logs of New Relic, in its detailed form.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
+use std::collections::HashSet;
 
 use logship_core::{Compression, Encoding, LogRecord, Text, Unencodable, Value};
 
 use super::json::{self, DEPTH_MAX, too_deep};
-use super::object::{self, Object, attributes};
+use super::object::{self, Object};
+use super::shape::{Outline, Shapes, attributes, first_of_each};
 
 /// Attributes of a log, those common to all and ours included. What is beyond would be dropped, so it goes into one
 /// attribute together. <https://docs.newrelic.com/docs/logs/log-api/introduction-log-api/#limits>
@@ -60,11 +63,35 @@ impl NewRelicEncoding {
     pub(crate) fn new(common: &[(String, String)], compression: Compression) -> Self {
         let mut begin = b"[{\"common\":{\"attributes\":".to_vec();
         let mut object = Object::open(&mut begin);
-        common.iter().for_each(|(name, value)| object.text(name, value));
+        common.iter().for_each(|(name, value)| json::string(object.any_name(name), value));
         object.close();
         begin.extend_from_slice(b"},\"logs\":[");
         let key = format!("newrelic {} {compression:?}", String::from_utf8_lossy(&begin));
         NewRelicEncoding { key, begin, common: common.iter().map(|(name, _)| name.clone()).collect(), compression }
+    }
+
+    /// The attributes of a record whose names say nothing.
+    fn unplanned(&self, record: &LogRecord, members: &mut Object<'_>) -> Result<(), Unencodable> {
+        let mut flat = Flat { list: Vec::new(), rest: Vec::new(), room: self.room() };
+        for (_, attribute) in first_of_each(attributes(record)) {
+            flat.add(attribute);
+        }
+        flat.drop_repeated();
+        for (name, value) in &flat.list {
+            leaf(members.any_name(name), value)?;
+        }
+        if !flat.rest.is_empty() {
+            let mut text = Vec::new();
+            let mut rest = Object::open(&mut text);
+            flat.rest.iter().try_for_each(|(name, value)| object::value(rest.any_name(name), value))?;
+            rest.close();
+            let text = String::from_utf8_lossy(&text);
+            bounded(members.name(REST), |out| {
+                json::string(out, &text);
+                Ok(())
+            })?;
+        }
+        Ok(())
     }
 
     /// How many attributes a record may have of its own.
@@ -86,35 +113,22 @@ impl Encoding for NewRelicEncoding {
         json::id(members.name("record.id"), &record.id);
         if record.severity.number() > 0 || record.severity_text.is_some() {
             let is_known = record.severity.number() > 0;
-            members.text("level", if is_known { record.severity.name() } else { record.severity_name() });
+            members.str("level", if is_known { record.severity.name() } else { record.severity_name() });
         }
         if let Some(scope) = record.scope.as_ref().filter(|scope| !scope.name.is_empty()) {
             members.text("logger.name", &scope.name);
         }
         members.hex("trace.id", record.trace_id.as_ref().map(<[u8; 16]>::as_slice));
         members.hex("span.id", record.span_id.as_ref().map(<[u8; 8]>::as_slice));
-        let mut flat = Flat { list: Vec::new(), rest: Vec::new(), room: self.room() };
-        for attribute in attributes(record) {
-            flat.add(attribute);
-        }
-        flat.drop_repeated();
-        for (name, value) in &flat.list {
-            let value = *value;
-            bounded(members.name(name), |out| match value {
-                Value::Array(_) => object::text_of(out, value),
-                value => object::value(out, value),
-            })?;
-        }
-        if !flat.rest.is_empty() {
-            let mut text = Vec::new();
-            let mut rest = Object::open(&mut text);
-            flat.rest.iter().try_for_each(|(name, value)| rest.value(name, value))?;
-            rest.close();
-            let text = String::from_utf8_lossy(&text);
-            bounded(members.name(REST), |out| {
-                json::string(out, &text);
-                Ok(())
-            })?;
+        thread_local!(static KNOWN: RefCell<Shapes<Keys>> = const { RefCell::new(Shapes::new()) });
+        let is_known = KNOWN.with_borrow_mut(|shapes| {
+            let keys = shapes.find(|keys| keys.outline.is_of(record), || Keys::of(record));
+            let keys = keys.filter(|keys| keys.keys.len() <= self.room())?;
+            Some(keys.write(record, members.rest()))
+        });
+        match is_known {
+            Some(result) => result?,
+            None => self.unplanned(record, &mut members)?,
         }
         members.close();
         log.close();
@@ -136,6 +150,77 @@ impl Encoding for NewRelicEncoding {
     fn compression(&self) -> Compression {
         self.compression
     }
+}
+
+/// A value that is no object.
+fn leaf(out: &mut Vec<u8>, value: &Value) -> Result<(), Unencodable> {
+    bounded(out, |out| match value {
+        Value::Array(_) => object::text_of(out, value),
+        value => object::value(out, value),
+    })
+}
+
+/// Names as they are written, for records in which all attributes have a place of their own, whatever their values are.
+#[derive(Debug)]
+struct Keys {
+    outline: Outline,
+    /// The name of each value that is no object, with the comma before and the colon behind it.
+    keys: Vec<Vec<u8>>,
+}
+
+impl Keys {
+    fn of(record: &LogRecord) -> Option<Self> {
+        let outline = Outline::of(record)?;
+        let mut outermost = HashSet::new();
+        let (mut names, mut known) = (Vec::new(), HashSet::new());
+        let is_clear = attributes(record).all(|(name, _)| outermost.insert(name.as_str()));
+        attributes(record).for_each(|(name, value)| flat_names(name.as_str().to_owned(), value, &mut names));
+        let is_clear = is_clear && names.iter().all(|name| is_fine(name) && known.insert(name.as_str()));
+        let key = |name: &String| {
+            let mut key = vec![b','];
+            json::string(&mut key, name);
+            key.push(b':');
+            key
+        };
+        is_clear.then(|| Keys { outline, keys: names.iter().map(key).collect() })
+    }
+
+    fn write(&self, record: &LogRecord, out: &mut Vec<u8>) -> Result<(), Unencodable> {
+        let mut keys = self.keys.iter();
+        attributes(record).try_for_each(|(_, value)| write_leaves(value, &mut keys, out))
+    }
+}
+
+/// The names of what is no object in a value of this name, in order.
+fn flat_names(name: String, value: &Value, names: &mut Vec<String>) {
+    match value {
+        Value::Map(members) => {
+            members.iter().for_each(|(inner, value)| flat_names([&name, ".", inner.as_str()].concat(), value, names));
+        }
+        _ => names.push(name),
+    }
+}
+
+fn write_leaves<'k>(
+    value: &Value,
+    keys: &mut impl Iterator<Item = &'k Vec<u8>>,
+    out: &mut Vec<u8>,
+) -> Result<(), Unencodable> {
+    if let Value::Map(members) = value {
+        return members.iter().try_for_each(|(_, value)| write_leaves(value, keys, out));
+    }
+    match keys.next() {
+        Some(key) if !matches!(value, Value::Null) => {
+            out.extend_from_slice(key);
+            leaf(out, value)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether New Relic takes an attribute of this name.
+fn is_fine(name: &str) -> bool {
+    !name.is_empty() && name.len() <= NAME_BYTES_MAX && !is_reserved(name)
 }
 
 /// Attributes without objects in objects: New Relic makes names with dots of these, and we count them as it does.
@@ -170,8 +255,7 @@ impl<'a> Flat<'a> {
                 }
             }
             value => {
-                let is_fine = !name.is_empty() && name.len() <= NAME_BYTES_MAX && !is_reserved(&name);
-                if !is_fine {
+                if !is_fine(&name) {
                     return Err(Unencodable { reason: "not a name for New Relic".to_owned() });
                 }
                 self.list.push((name, value));
@@ -206,6 +290,8 @@ mod tests {
     use logship_core::{Cursor, Partition, RecordId, Severity, Timestamp};
     use proptest::prelude::*;
     use serde_json::json;
+
+    use super::super::shape;
 
     fn encoding() -> NewRelicEncoding {
         NewRelicEncoding::new(&[("plugin.type".to_owned(), "logship".to_owned())], Compression::None)
@@ -284,6 +370,19 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn by_names_alone_the_same_is_written_as_by_values((one, other) in shape::tests::pairs("(a.b|message|a|b|c)")) {
+            let encoding = encoding();
+            if let Some(keys) = Keys::of(&one).filter(|keys| keys.outline.is_of(&other)) {
+                let (mut by_name, mut by_value) = (b"{\"n\":0".to_vec(), Vec::new());
+                let result = keys.write(&other, &mut by_name);
+                let mut members = Object::open(&mut by_value);
+                members.int("n", 0);
+                prop_assert_eq!(result, encoding.unplanned(&other, &mut members));
+                prop_assert_eq!(String::from_utf8(by_name), String::from_utf8(by_value));
+            }
+        }
+
         /// Goal: whatever a record holds, its log is one that New Relic reads, with no list and no name twice in it.
         #[test]
         fn a_log_reads_back(

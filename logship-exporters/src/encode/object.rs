@@ -1,13 +1,9 @@
 //! Objects of JSON, and the attributes of a record as their members.
 
-use std::collections::HashSet;
-
 use logship_core::{LogRecord, Text, Unencodable, Value};
 
 use super::json;
-
-/// Up to so many attributes are compared one by one, which is faster than a set.
-const FEW: usize = 16;
+use super::shape::{attribute, first_of_each, is_each_once};
 
 /// The largest whole number of which all smaller ones have a form as a double, which is what readers of JSON take
 /// numbers for: <https://www.rfc-editor.org/rfc/rfc8259#section-6>.
@@ -25,30 +21,65 @@ impl<'a> Object<'a> {
         Object { out, is_empty: true }
     }
 
+    /// One whose first members are written already, with the brace before them.
+    pub(crate) fn begun(out: &'a mut Vec<u8>, begin: &[u8]) -> Self {
+        out.extend_from_slice(begin);
+        Object { out, is_empty: false }
+    }
+
     pub(crate) fn close(self) {
         self.out.push(b'}');
     }
 
-    /// Names the next member, whose value is to be appended.
-    pub(crate) fn name(&mut self, name: &str) -> &mut Vec<u8> {
-        if !std::mem::take(&mut self.is_empty) {
-            self.out.push(b',');
-        }
+    /// Names the next member, whose value is to be appended. The name is one that has nothing to escape.
+    #[inline]
+    pub(crate) fn name(&mut self, name: &'static str) -> &mut Vec<u8> {
+        debug_assert!(logship_core::find_json_escape(name.as_bytes()).is_none(), "{name} is to be escaped");
+        self.out.extend_from_slice(if std::mem::take(&mut self.is_empty) { b"\"" } else { b",\"" });
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.extend_from_slice(b"\":");
+        self.out
+    }
+
+    /// The same of any name.
+    pub(crate) fn any_name(&mut self, name: &str) -> &mut Vec<u8> {
+        self.between();
         json::string(self.out, name);
         self.out.push(b':');
         self.out
     }
 
-    pub(crate) fn text(&mut self, name: &str, text: &str) {
+    pub(crate) fn value(&mut self, name: &'static str, value: &Value) -> Result<(), Unencodable> {
+        self::value(self.name(name), value)
+    }
+
+    /// What further members are appended to, each with a comma before it: one has been written.
+    pub(crate) fn rest(&mut self) -> &mut Vec<u8> {
+        debug_assert!(!self.is_empty, "the first member has no comma before it");
+        self.out
+    }
+
+    #[inline]
+    fn between(&mut self) {
+        if !std::mem::take(&mut self.is_empty) {
+            self.out.push(b',');
+        }
+    }
+
+    pub(crate) fn str(&mut self, name: &'static str, text: &str) {
         json::string(self.name(name), text);
     }
 
-    pub(crate) fn int(&mut self, name: &str, number: i64) {
+    pub(crate) fn text(&mut self, name: &'static str, text: &Text) {
+        json::text(self.name(name), text);
+    }
+
+    pub(crate) fn int(&mut self, name: &'static str, number: i64) {
         json::int(self.name(name), number);
     }
 
     /// Bytes as hexadecimal digits, if there are any.
-    pub(crate) fn hex(&mut self, name: &str, bytes: Option<&[u8]>) {
+    pub(crate) fn hex(&mut self, name: &'static str, bytes: Option<&[u8]>) {
         let Some(bytes) = bytes else { return };
         let out = self.name(name);
         out.push(b'"');
@@ -56,15 +87,32 @@ impl<'a> Object<'a> {
         out.push(b'"');
     }
 
-    pub(crate) fn value(&mut self, name: &str, value: &Value) -> Result<(), Unencodable> {
-        self::value(self.name(name), value)
+    /// The attributes at these places, those that are not null.
+    pub(crate) fn attributes(&mut self, record: &LogRecord, places: &[usize]) -> Result<(), Unencodable> {
+        let mut known = places.iter().filter_map(|place| attribute(record, *place));
+        known.try_for_each(|(name, value)| self.attribute(name, value))
     }
 
-    /// The same of an attribute, whose name may be at hand as it is to be written.
-    pub(crate) fn attribute(&mut self, name: &Text, value: &Value) -> Result<(), Unencodable> {
-        if !std::mem::take(&mut self.is_empty) {
-            self.out.push(b',');
+    /// An object of the attributes at these places, if any of them is not null.
+    pub(crate) fn inner(
+        &mut self,
+        name: &'static str,
+        record: &LogRecord,
+        places: &[usize],
+    ) -> Result<(), Unencodable> {
+        if places.iter().all(|place| attribute(record, *place).is_none()) {
+            return Ok(());
         }
+        let mut inner = Object::open(self.name(name));
+        inner.attributes(record, places)?;
+        inner.close();
+        Ok(())
+    }
+
+    /// An attribute, whose name may be at hand as it is to be written.
+    #[inline]
+    pub(crate) fn attribute(&mut self, name: &Text, value: &Value) -> Result<(), Unencodable> {
+        self.between();
         json::text(self.out, name);
         self.out.push(b':');
         self::value(self.out, value)
@@ -72,14 +120,17 @@ impl<'a> Object<'a> {
 }
 
 /// Appends a value. A whole number that a double does not hold is text: as a number it would be another one.
+#[inline]
 pub(crate) fn value(out: &mut Vec<u8>, value: &Value) -> Result<(), Unencodable> {
     match value {
+        // Most values are text, which is written here and not where all others are.
+        Value::String(text) => json::text(out, text),
         Value::Int(number) if number.unsigned_abs() > EXACT_MAX => {
             json::string(out, itoa::Buffer::new().format(*number));
-            Ok(())
         }
-        value => json::value(out, value, 0),
+        value => json::value(out, value, 0)?,
     }
+    Ok(())
 }
 
 /// Appends a value as text: text as it is, anything else as the text of its JSON.
@@ -117,36 +168,46 @@ pub(crate) fn bounded(
     Ok(())
 }
 
-/// The attributes of a record, then those of its resource, that are not null; of two of one name the first.
-pub(crate) fn attributes(record: &LogRecord) -> Vec<&(Text, Value)> {
-    first_of_each(record.attributes.iter().chain(&record.resource.attributes))
-}
-
-/// Those of these attributes that are not null; of two of one name the first.
-pub(crate) fn first_of_each<'a>(all: impl Iterator<Item = &'a (Text, Value)>) -> Vec<&'a (Text, Value)> {
-    let mut list: Vec<&(Text, Value)> = Vec::with_capacity(all.size_hint().0);
-    let mut known: HashSet<&str> = HashSet::new();
-    for attribute in all.filter(|(_, value)| *value != Value::Null) {
-        let name = attribute.0.as_str();
-        let is_new = if list.len() < FEW {
-            list.iter().all(|(known, _)| known.as_str() != name)
-        } else {
-            if known.is_empty() {
-                known.extend(list.iter().map(|(known, _)| known.as_str()));
-            }
-            known.insert(name)
-        };
-        if is_new {
-            list.push(attribute);
-        }
+/// The members of an object: of those of one name the first, and none that is null.
+pub(crate) fn members(out: &mut Vec<u8>, entries: &[(Text, Value)]) -> Result<(), Unencodable> {
+    let mut object = Object::open(out);
+    if is_each_once(entries) {
+        let mut known = entries.iter().filter(|(_, value)| !matches!(value, Value::Null));
+        known.try_for_each(|(name, value)| object.attribute(name, value))?;
+    } else {
+        first_of_each(entries.iter()).try_for_each(|(_, (name, value))| object.attribute(name, value))?;
     }
-    list
+    object.close();
+    Ok(())
 }
 
-/// The text of the first of these attributes that is a text with something in it.
-pub(crate) fn text_attribute<'a>(attributes: &[&'a (Text, Value)], name: &str) -> Option<&'a str> {
-    let found = attributes.iter().find(|(known, _)| known.as_str() == name)?;
-    found.1.as_str().filter(|text| !text.is_empty())
+/// What becomes of attributes where some names are the object's own: those go into an object inside it.
+#[derive(Debug, Default)]
+pub(crate) struct Places {
+    pub(crate) plain: Vec<usize>,
+    pub(crate) reserved: Vec<usize>,
+    /// `host.name` and `service.name`, which are among the others too.
+    pub(crate) host: Option<usize>,
+    pub(crate) service: Option<usize>,
+}
+
+impl Places {
+    pub(crate) fn add(&mut self, place: usize, name: &str, is_reserved: bool) {
+        match name {
+            "host.name" => self.host = Some(place),
+            "service.name" => self.service = Some(place),
+            _ => {}
+        }
+        if is_reserved { &mut self.reserved } else { &mut self.plain }.push(place);
+    }
+}
+
+/// The text at this place, if it is a text with something in it.
+pub(crate) fn text_at(record: &LogRecord, place: Option<usize>) -> Option<&Text> {
+    match attribute(record, place?) {
+        Some((_, Value::String(text))) if !text.is_empty() => Some(text),
+        _ => None,
+    }
 }
 
 /// The members of an object in order, also those of one name.
@@ -172,17 +233,23 @@ pub(crate) fn pairs(text: &[u8]) -> Vec<(String, serde_json::Value)> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use logship_core::{Cursor, Partition, RecordId, Timestamp};
+    use proptest::prelude::*;
 
-    #[test]
-    fn each_name_is_there_once_however_many_there_are() {
-        for names in [10, 20, 100_000] {
-            let mut record = LogRecord::new(RecordId::new(Partition::new("p"), Cursor::number(1)), Timestamp::now());
-            record.attributes = (0..2 * names).map(|n: i64| (format!("n{}", n % names).into(), n.into())).collect();
-            let list = attributes(&record);
-            assert_eq!(list.len(), names as usize);
-            assert!(list.iter().zip(0..names).all(|((_, value), number)| *value == Value::Int(number)));
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn members_are_the_first_of_each_name(entries in super::super::shape::tests::entries("[a-d]")) {
+            let mut expected = Vec::new();
+            let mut object = Object::open(&mut expected);
+            first_of_each(entries.iter()).for_each(|(_, (name, value))| object.attribute(name, value).unwrap());
+            object.close();
+            // Often enough for it to become known that names are different.
+            for _ in 0..20 {
+                let mut out = Vec::new();
+                members(&mut out, &entries).unwrap();
+                prop_assert_eq!(&out, &expected);
+            }
         }
     }
 

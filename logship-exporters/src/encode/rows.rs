@@ -80,12 +80,17 @@ fn ion_entries(out: &mut Vec<u8>, entries: &[(Text, Value)], depth: usize) -> Re
         if index > 0 {
             out.push(b',');
         }
-        match is_identifier(name) {
-            true => out.extend_from_slice(name.as_bytes()),
-            false => string(out, name),
+        let text = name.as_str();
+        match is_identifier(text) {
+            true => out.extend_from_slice(text.as_bytes()),
+            false => string(out, text),
         }
         out.push(b':');
-        ion_value(out, value, depth)?;
+        match value {
+            // Most values are text, which is written here and not where all others are.
+            Value::String(text) => json::text(out, text),
+            value => ion_value(out, value, depth)?,
+        }
     }
     out.push(b'}');
     Ok(())
@@ -171,10 +176,19 @@ impl Encoding for Rows {
 
 /// Whether Ion takes a name without quotes.
 fn is_identifier(name: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'$';
+    // Looked up, as there is a name before each value.
+    const PLAIN: [bool; 256] = {
+        let mut plain = [false; 256];
+        let mut byte = 0;
+        while byte < 256 {
+            plain[byte] = (byte as u8).is_ascii_alphanumeric() || matches!(byte as u8, b'_' | b'$');
+            byte += 1;
+        }
+        plain
+    };
     // A name such as `$10` would be taken for the number of a symbol.
-    name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
-        && name.bytes().all(plain)
+    matches!(name.as_bytes(), [b'a'..=b'z' | b'A'..=b'Z' | b'_', ..])
+        && name.bytes().all(|byte| PLAIN[usize::from(byte)])
         && !matches!(name, "null" | "true" | "false" | "nan")
 }
 

@@ -1,9 +1,12 @@
 //! Records as events of Splunk's HTTP Event Collector: objects one after another, with neither commas nor brackets.
 
-use logship_core::{Compression, Encoding, LogRecord, Timestamp, Unencodable, Value};
+use std::cell::RefCell;
+
+use logship_core::{Compression, Encoding, LogRecord, Text, Timestamp, Unencodable, Value};
 
 use super::json;
-use super::object::{Object, attributes, text_attribute};
+use super::object::{Object, Places, text_at};
+use super::shape::{Named, Roles, Shapes, with_roles};
 
 /// Members of an event that we write ourselves: an attribute of such a name goes into the object `attributes`.
 const RESERVED: &[&str] = &["attributes", "logger", "message"];
@@ -22,21 +25,21 @@ pub(crate) struct SplunkEncoding {
 }
 
 impl SplunkEncoding {
-    /// With a key of what it is made of.
+    /// With a key of what it is made of, and without fields that we write ourselves.
     pub(crate) fn named(mut self) -> Self {
         self.key = format!("splunk {:?} {:?} {:?} {:?}", self.metadata, self.hostname, self.fields, self.compression);
+        let own = ["level", "record_id", "service", "span_id", "trace_id"];
+        self.fields.retain(|(name, _)| !own.contains(&name.as_str()));
         self
     }
 
     /// What is searched by without reading the event: names without dots, flat values.
-    fn fields(&self, event: &mut Object<'_>, record: &LogRecord, service: Option<&str>) {
+    fn fields(&self, event: &mut Object<'_>, record: &LogRecord, service: Option<&Text>) {
         let mut fields = Object::open(event.name("fields"));
-        let own = ["level", "record_id", "service", "span_id", "trace_id"];
-        for (name, value) in self.fields.iter().filter(|(name, _)| !own.contains(&name.as_str())) {
-            fields.text(name, value);
+        for (name, value) in &self.fields {
+            json::string(fields.any_name(name), value);
         }
-        fields
-            .text("level", if record.severity.number() > 0 { record.severity.name() } else { record.severity_name() });
+        fields.str("level", if record.severity.number() > 0 { record.severity.name() } else { record.severity_name() });
         json::id(fields.name("record_id"), &record.id);
         if let Some(service) = service {
             fields.text("service", service);
@@ -44,6 +47,42 @@ impl SplunkEncoding {
         fields.hex("trace_id", record.trace_id.as_ref().map(<[u8; 16]>::as_slice));
         fields.hex("span_id", record.span_id.as_ref().map(<[u8; 8]>::as_slice));
         fields.close();
+    }
+
+    fn write(&self, record: &LogRecord, places: &Places, out: &mut Vec<u8>) -> Result<(), Unencodable> {
+        let mut event = Object::open(out);
+        time(event.name("time"), record.timestamp);
+        if let Some(host) = text_at(record, places.host).map(Text::as_str).or(self.hostname.as_deref()) {
+            event.str("host", host);
+        }
+        self.metadata.iter().for_each(|(name, value)| event.str(name, value));
+        self.fields(&mut event, record, text_at(record, places.service));
+        let mut members = Object::open(event.name("event"));
+        if record.body != Value::Null {
+            members.value("message", &record.body)?;
+        } else {
+            members.str("message", "");
+        }
+        if let Some(scope) = record.scope.as_ref().filter(|scope| !scope.name.is_empty()) {
+            members.text("logger", &scope.name);
+        }
+        members.attributes(record, &places.plain)?;
+        members.inner("attributes", record, &places.reserved)?;
+        members.close();
+        event.close();
+        out.push(b'\n');
+        Ok(())
+    }
+}
+
+/// What becomes of attributes.
+#[derive(Debug, Default)]
+struct Attributes(Places);
+
+impl Roles for Attributes {
+    fn add(&mut self, place: usize, name: &str) -> bool {
+        self.0.add(place, name, RESERVED.contains(&name));
+        true
     }
 }
 
@@ -53,37 +92,8 @@ impl Encoding for SplunkEncoding {
     }
 
     fn record(&self, record: &LogRecord, out: &mut Vec<u8>) -> Result<(), Unencodable> {
-        let attributes = attributes(record);
-        let mut event = Object::open(out);
-        time(event.name("time"), record.timestamp);
-        if let Some(host) = text_attribute(&attributes, "host.name").or(self.hostname.as_deref()) {
-            event.text("host", host);
-        }
-        self.metadata.iter().for_each(|(name, value)| event.text(name, value));
-        self.fields(&mut event, record, text_attribute(&attributes, "service.name"));
-        let mut members = Object::open(event.name("event"));
-        if record.body != Value::Null {
-            members.value("message", &record.body)?;
-        } else {
-            members.text("message", "");
-        }
-        if let Some(scope) = record.scope.as_ref().filter(|scope| !scope.name.is_empty()) {
-            members.text("logger", &scope.name);
-        }
-        let is_reserved = |name: &str| RESERVED.contains(&name);
-        for (name, value) in attributes.iter().filter(|(name, _)| !is_reserved(name)) {
-            members.value(name, value)?;
-        }
-        if attributes.iter().any(|(name, _)| is_reserved(name)) {
-            let mut inner = Object::open(members.name("attributes"));
-            let mut reserved = attributes.iter().filter(|(name, _)| is_reserved(name));
-            reserved.try_for_each(|(name, value)| inner.value(name, value))?;
-            inner.close();
-        }
-        members.close();
-        event.close();
-        out.push(b'\n');
-        Ok(())
+        thread_local!(static KNOWN: RefCell<Shapes<Named<Attributes>>> = const { RefCell::new(Shapes::new()) });
+        with_roles(&KNOWN, record, |Attributes(places)| self.write(record, places, out))
     }
 
     fn compression(&self) -> Compression {
@@ -111,9 +121,11 @@ fn time(out: &mut Vec<u8>, time: Timestamp) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use logship_core::{Cursor, Partition, RecordId, Severity, Text};
+    use logship_core::{Cursor, Partition, RecordId, Severity};
     use proptest::prelude::*;
     use serde_json::json;
+
+    use super::super::shape;
 
     fn encoding() -> SplunkEncoding {
         let metadata = vec![("source", "logship".to_owned()), ("sourcetype", "_json".to_owned())];
@@ -182,6 +194,17 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn by_names_alone_the_same_is_written_as_by_values((one, other) in shape::tests::pairs("(message|host.name|service.name|logger|[a-c])")) {
+            for roles in shape::tests::both_roles::<Attributes>(&one, &other).as_slice() {
+                let [by_name, by_value] = roles.each_ref().map(|Attributes(places)| {
+                    let mut out = Vec::new();
+                    encoding().write(&other, places, &mut out).map(|()| out)
+                });
+                prop_assert_eq!(by_name, by_value);
+            }
+        }
+
         /// Goal: whatever a record holds, its event is one that Splunk reads: on one line, with flat fields.
         #[test]
         fn an_event_reads_back(

@@ -1,12 +1,15 @@
 //! Records as entries of streams, and the streams of a chunk.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::collections::HashMap;
 
 use logship_core::{Encoding, LogRecord, Severity, Unencodable, Value};
 
-use super::{LokiConfig, LokiLabel, LokiLimits, LokiLine, SERVICE_NAME};
+use super::{LokiConfig, LokiLabel, LokiLimits, LokiLine, SERVICE_NAME, line};
 use crate::encode::json::{self, string};
+use crate::encode::object::Object;
+use crate::encode::shape::{Named, Roles, Shapes, attribute, with_roles_by_name};
 
 const BEGIN: &[u8] = b"{\"streams\":[";
 const END: &[u8] = b"]}";
@@ -57,25 +60,104 @@ impl Fragments {
     }
 
     fn line(&self, record: &LogRecord, out: &mut Vec<u8>) -> Result<(), Unencodable> {
-        let line: Cow<'_, str> = match self.line {
-            LokiLine::Message => text_of(&record.body)?,
-            LokiLine::Json => {
-                let mut line = Vec::with_capacity(512);
-                json::record(&mut line, record)?;
-                Cow::Owned(String::from_utf8(line).map_err(|_| Unencodable { reason: "it is not text".to_owned() })?)
-            }
+        let max = self.limits.line_bytes_max;
+        let fits = |len: usize| {
+            let reason = || format!("its line has {len} bytes, and Loki takes {max} (max_line_size)");
+            if len > max { Err(Unencodable { reason: reason() }) } else { Ok(()) }
         };
-        if line.len() > self.limits.line_bytes_max {
-            let (len, max) = (line.len(), self.limits.line_bytes_max);
-            return Err(Unencodable {
-                reason: format!("its line has {len} bytes, and Loki takes {max} (max_line_size)"),
-            });
+        match (self.line, &record.body) {
+            (LokiLine::Message, Value::String(line)) => {
+                fits(line.len())?;
+                json::text(out, line);
+            }
+            (LokiLine::Message, body) => {
+                let line = text_of(body)?;
+                fits(line.len())?;
+                string(out, &line);
+            }
+            (LokiLine::Json, _) => {
+                let begin = out.len();
+                line::write(out, record)?;
+                // As it stands here it is longer than what Loki counts.
+                if out.len() - begin > max {
+                    let mut line = Vec::new();
+                    json::record(&mut line, record)?;
+                    fits(line.len())?;
+                }
+            }
         }
-        string(out, &line);
         Ok(())
     }
 
     fn metadata(&self, record: &LogRecord, out: &mut Vec<u8>) -> Result<(), Unencodable> {
+        let begin = out.len();
+        // What is written is longer than what Loki counts.
+        match self.known_metadata(record, out)? {
+            Some(entries)
+                if entries <= self.limits.metadata_entries_max
+                    && out.len() - begin <= self.limits.metadata_bytes_max =>
+            {
+                Ok(())
+            }
+            _ => {
+                out.truncate(begin);
+                self.any_metadata(record, out)
+            }
+        }
+    }
+
+    /// The metadata of a record whose names say what becomes of its attributes, and how many entries there are.
+    fn known_metadata(&self, record: &LogRecord, out: &mut Vec<u8>) -> Result<Option<usize>, Unencodable> {
+        thread_local!(static KNOWN: RefCell<Shapes<Named<Keys>>> = const { RefCell::new(Shapes::new()) });
+        match self.line {
+            LokiLine::Json => self.metadata_with(record, &[], out).map(Some),
+            LokiLine::Message => with_roles_by_name(&KNOWN, record, |keys: Option<&Keys>| {
+                keys.map(|Keys(keys)| self.metadata_with(record, keys, out)).transpose()
+            }),
+        }
+    }
+
+    fn metadata_with(
+        &self,
+        record: &LogRecord,
+        keys: &[(usize, Vec<u8>)],
+        out: &mut Vec<u8>,
+    ) -> Result<usize, Unencodable> {
+        let mut entries = 0;
+        let mut members = Object::open(out);
+        if record.severity != Severity::UNSPECIFIED {
+            entries += 1;
+            members.str("level", level(record.severity));
+        }
+        if let Some(scope) = record.scope.as_ref().filter(|scope| !scope.name.is_empty()) {
+            entries += 1;
+            members.text("logger", &scope.name);
+        }
+        for (id_name, id) in [
+            ("trace_id", record.trace_id.as_ref().map(<[u8; 16]>::as_slice)),
+            ("span_id", record.span_id.as_ref().map(<[u8; 8]>::as_slice)),
+        ] {
+            let Some(id) = id else { continue };
+            entries += 1;
+            members.hex(id_name, Some(id));
+        }
+        if self.line == LokiLine::Message {
+            entries += 1;
+            json::id(members.name("record_id"), &record.id);
+            for (place, key) in keys {
+                if let Some((_, value)) = attribute(record, *place) {
+                    entries += 1;
+                    members.rest().extend_from_slice(key);
+                    write_text_of(members.rest(), value)?;
+                }
+            }
+        }
+        members.close();
+        Ok(entries)
+    }
+
+    /// The same of any record, of which all is measured.
+    fn any_metadata(&self, record: &LogRecord, out: &mut Vec<u8>) -> Result<(), Unencodable> {
         let mut entries: Vec<(Cow<'_, str>, Cow<'_, str>)> = Vec::new();
         let mut add = |name: Cow<'static, str>, value| entries.push((name, value));
         if record.severity != Severity::UNSPECIFIED {
@@ -128,6 +210,23 @@ impl Fragments {
             }
         }
         Ok(())
+    }
+}
+
+/// The attributes and the name of each as it is written, with the comma before and the colon behind it.
+#[derive(Debug, Default)]
+struct Keys(Vec<(usize, Vec<u8>)>);
+
+impl Roles for Keys {
+    fn add(&mut self, place: usize, name: &str) -> bool {
+        let name = metadata_name(name);
+        let mut key = vec![b','];
+        string(&mut key, &name);
+        key.push(b':');
+        let is_own = matches!(&*name, "level" | "logger" | "trace_id" | "span_id" | "record_id");
+        let is_new = !is_own && self.0.iter().all(|(_, known)| *known != key);
+        self.0.push((place, key));
+        is_new
     }
 }
 
@@ -267,6 +366,20 @@ fn text_of(value: &Value) -> Result<Cow<'_, str>, Unencodable> {
     })
 }
 
+/// Appends the same as a string.
+fn write_text_of(out: &mut Vec<u8>, value: &Value) -> Result<(), Unencodable> {
+    match value {
+        Value::String(text) => json::text(out, text),
+        Value::Array(_) | Value::Map(_) => {
+            out.push(b'"');
+            json::value_in_string(out, value)?;
+            out.push(b'"');
+        }
+        value => string(out, &text_of(value)?),
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -360,6 +473,24 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn metadata_is_the_same_by_names_alone(
+            (one, other) in crate::encode::shape::tests::pairs("(level|a.b|a_b|[a-c])"), has_scope: bool, bytes_max in 20..300_usize,
+        ) {
+            let mut config = config(LokiLine::Message);
+            config.limits = LokiLimits { metadata_bytes_max: bytes_max, ..LokiLimits::default() };
+            let fragments = Fragments::new(&config);
+            for mut record in std::iter::repeat_n(one, 20).chain([other]) {
+                record.severity = if has_scope { Severity::WARN } else { Severity::UNSPECIFIED };
+                record.trace_id = has_scope.then_some([7; 16]);
+                record.scope = has_scope.then(|| std::sync::Arc::new(logship_core::Scope { name: "l\"".into(), ..Default::default() }));
+                let (mut known, mut any) = (Vec::new(), Vec::new());
+                let known = fragments.metadata(&record, &mut known).map(|()| String::from_utf8(known));
+                let any = fragments.any_metadata(&record, &mut any).map(|()| String::from_utf8(any));
+                prop_assert_eq!(known, any);
+            }
+        }
+
         /// Whatever is in records, each is an entry once, in a stream of its labels, and the body is within what was cut.
         #[test]
         fn every_record_is_an_entry_that_reads_back(

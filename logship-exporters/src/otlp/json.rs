@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use logship_core::{Compression, Encoding, Grouping, LogRecord, Text, Unencodable, Value};
+use logship_core::{Compression, Encoding, Grouping, LogRecord, RecordId, Text, Unencodable, Value};
 
 use super::model::{Sayable, UID, is_shared, unique};
-use crate::encode::json::{double, hex, int, string};
+use crate::encode::json::{self, double, hex, int, string};
 
 /// Records as an `ExportLogsServiceRequest` in JSON.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ impl Encoding for Json {
             out.extend_from_slice(b",\"body\":");
             value(out, &sayable.body);
         }
-        attributes(out, sayable.uid.as_deref(), &sayable.attributes);
+        attributes(out, sayable.with_uid.then_some(&record.id), &sayable.attributes);
         let ids = [
             (&b",\"traceId\":\""[..], record.trace_id.as_ref().map(<[u8; 16]>::as_slice)),
             (&b",\"spanId\":\""[..], record.span_id.as_ref().map(<[u8; 8]>::as_slice)),
@@ -128,7 +128,7 @@ impl Grouping for Groups {
 }
 
 /// The member `attributes`, if there are any.
-fn attributes(out: &mut Vec<u8>, uid: Option<&str>, attributes: &[(Text, Value)]) {
+fn attributes(out: &mut Vec<u8>, uid: Option<&RecordId>, attributes: &[(Text, Value)]) {
     if uid.is_none() && attributes.is_empty() {
         return;
     }
@@ -143,7 +143,7 @@ fn attributes(out: &mut Vec<u8>, uid: Option<&str>, attributes: &[(Text, Value)]
         out.extend_from_slice(b"{\"key\":");
         string(out, UID);
         out.extend_from_slice(b",\"value\":{\"stringValue\":");
-        string(out, uid);
+        json::id(out, uid);
         out.extend_from_slice(b"}}]");
     }
 }
@@ -155,7 +155,7 @@ fn entries(out: &mut Vec<u8>, entries: &[(Text, Value)]) {
             out.push(b',');
         }
         out.extend_from_slice(b"{\"key\":");
-        string(out, name);
+        json::text(out, name);
         // Nothing is left out: it means the same, and older readers refuse an empty value.
         if *value != Value::Null {
             out.extend_from_slice(b",\"value\":");
@@ -189,7 +189,7 @@ fn value(out: &mut Vec<u8>, value: &Value) {
         }
         Value::String(text) => {
             out.extend_from_slice(b"{\"stringValue\":");
-            string(out, text);
+            json::text(out, text);
         }
         Value::Bytes(bytes) => {
             out.extend_from_slice(b"{\"bytesValue\":");

@@ -1,9 +1,12 @@
 //! What OTLP asks of values, whatever they are written as.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 
 use logship_core::{LogRecord, Text, Unencodable, Value};
+
+use crate::encode::shape::{Outline, Shapes};
 
 /// How deep values may be nested. Decoders of protobuf refuse more than 100 messages in one another
 /// (<https://protobuf.dev/programming-guides/proto-limits/>), and those of JSON about as many objects; one level of
@@ -81,6 +84,27 @@ fn merged_value(value: &Value) -> Value {
     }
 }
 
+/// What the names of a record's attributes say.
+#[derive(Clone, Copy)]
+struct Names {
+    /// That no list has one twice. Where they do not say so, the lists are looked through.
+    are_different: bool,
+    /// That it says itself what [`UID`] is.
+    has_uid: bool,
+}
+
+impl Names {
+    fn of(record: &LogRecord) -> Self {
+        thread_local!(static KNOWN: RefCell<Shapes<(Outline, Names)>> = const { RefCell::new(Shapes::new()) });
+        let has_uid = || record.attribute(UID).is_some();
+        let make = || Some((Outline::of(record)?, Names { are_different: true, has_uid: has_uid() }));
+        KNOWN.with_borrow_mut(|shapes| {
+            let known = shapes.find(|(outline, _)| outline.is_of(record), make).map(|(_, names)| *names);
+            known.unwrap_or_else(|| Names { are_different: false, has_uid: has_uid() })
+        })
+    }
+}
+
 /// A record as OTLP can say it.
 #[derive(Debug)]
 pub(super) struct Sayable<'a> {
@@ -91,8 +115,8 @@ pub(super) struct Sayable<'a> {
     pub(super) severity_text: &'a str,
     pub(super) body: Cow<'a, Value>,
     pub(super) attributes: Cow<'a, [(Text, Value)]>,
-    /// What [`UID`] is to say, unless the record says it itself.
-    pub(super) uid: Option<String>,
+    /// Whether [`UID`] is to be the record's id: not where the record says it itself.
+    pub(super) with_uid: bool,
 }
 
 impl<'a> Sayable<'a> {
@@ -101,24 +125,22 @@ impl<'a> Sayable<'a> {
             let before_1970 = |_| Unencodable { reason: "its time lies before 1970, which OTLP cannot say".to_owned() };
             u64::try_from(time.as_nanos()).map_err(before_1970)
         };
+        let Names { are_different, has_uid } = Names::of(record);
         // What its group says is checked here, where a record can still be refused.
-        unique(&record.resource.attributes)?;
+        if !are_different {
+            unique(&record.resource.attributes)?;
+        }
         if let Some(scope) = &record.scope {
             unique(&scope.attributes)?;
         }
         let is_classified = record.severity_text.is_some() || record.severity.number() > 0;
-        let uid = (with_uid && record.attribute(UID).is_none()).then(|| {
-            let mut id = Vec::with_capacity(96);
-            record.id.write(&mut id);
-            String::from_utf8_lossy(&id).into_owned()
-        });
         Ok(Sayable {
             time: nanos(record.timestamp)?,
             observed: record.observed_timestamp.map_or(Ok(0), nanos)?,
             severity_text: if is_classified { record.severity_name() } else { "" },
             body: unique_value(&record.body)?,
-            attributes: unique(&record.attributes)?,
-            uid,
+            attributes: if are_different { Cow::Borrowed(&record.attributes) } else { unique(&record.attributes)? },
+            with_uid: with_uid && !has_uid,
         })
     }
 }
@@ -133,4 +155,25 @@ pub(super) fn is_shared(one: &LogRecord, other: &LogRecord) -> bool {
         _ => false,
     };
     is_same_resource && is_same_scope
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::encode::shape::tests::pairs;
+
+    proptest! {
+        #[test]
+        fn names_that_are_said_to_be_different_are((one, other) in pairs("(log.record.uid|[a-d])")) {
+            for record in std::iter::repeat_n(&one, 20).chain([&other]) {
+                let Names { are_different, has_uid } = Names::of(record);
+                let lists = [&record.attributes, &record.resource.attributes];
+                let has_repeats = lists.iter().any(|entries| has_repeats(entries, 0).unwrap());
+                prop_assert!(!(are_different && has_repeats));
+                prop_assert_eq!(has_uid, record.attribute(UID).is_some());
+            }
+        }
+    }
 }

@@ -37,9 +37,7 @@ impl Encoding for Protobuf {
     fn record(&self, record: &LogRecord, out: &mut Vec<u8>) -> Result<(), Unencodable> {
         let sayable = Sayable::new(record, self.with_uid)?;
         // `log_records` of `ScopeLogs`.
-        tag(out, 2, BYTES);
-        varint(out, record_len(record, &sayable) as u64);
-        write_record(out, record, &sayable);
+        message::<RECORD_DIGITS>(out, 2, |out| write_record(out, record, &sayable));
         Ok(())
     }
 
@@ -67,17 +65,15 @@ impl Grouping for Groups {
         if let Ok(attributes) = unique(&record.resource.attributes)
             && !attributes.is_empty()
         {
-            message(&mut resource, 1, entries_len(&attributes), |out| entries(out, 1, &attributes));
+            message::<1>(&mut resource, 1, |out| entries(out, 1, &attributes));
         }
         if let Some(of) = record.scope.as_deref() {
-            let mut inner = Vec::new();
-            write_scope(&mut inner, of);
-            message(&mut scope, 1, inner.len(), |out| out.extend_from_slice(&inner));
+            message::<1>(&mut scope, 1, |out| write_scope(out, of));
         }
         let scope_logs = scope.len() + records_len;
         // `resource_logs` of the request, and in it `resource` and `scope_logs`.
         tag(out, 1, BYTES);
-        varint(out, (resource.len() + message_len(scope_logs)) as u64);
+        varint(out, (resource.len() + field_len(scope_logs)) as u64);
         out.extend_from_slice(&resource);
         tag(out, 2, BYTES);
         varint(out, scope_logs as u64);
@@ -91,20 +87,6 @@ fn write_scope(out: &mut Vec<u8>, scope: &Scope) {
     if let Ok(attributes) = unique(&scope.attributes) {
         entries(out, 3, &attributes);
     }
-}
-
-fn record_len(record: &LogRecord, sayable: &Sayable<'_>) -> usize {
-    let fixed = |is_there: bool| if is_there { 9 } else { 0 };
-    let severity = u64::from(record.severity.number());
-    fixed(sayable.time > 0)
-        + fixed(sayable.observed > 0)
-        + if severity > 0 { 1 + varint_len(severity) } else { 0 }
-        + text_len(sayable.severity_text)
-        + if *sayable.body == Value::Null { 0 } else { message_len(value_len(&sayable.body)) }
-        + sayable.uid.as_deref().map_or(0, |uid| message_len(uid_len(uid)))
-        + entries_len(&sayable.attributes)
-        + record.trace_id.map_or(0, |id| message_len(id.len()))
-        + record.span_id.map_or(0, |id| message_len(id.len()))
 }
 
 fn write_record(out: &mut Vec<u8>, record: &LogRecord, sayable: &Sayable<'_>) {
@@ -123,13 +105,14 @@ fn write_record(out: &mut Vec<u8>, record: &LogRecord, sayable: &Sayable<'_>) {
     }
     text(out, 3, sayable.severity_text);
     if *sayable.body != Value::Null {
-        message(out, 5, value_len(&sayable.body), |out| value(out, &sayable.body));
+        any_value(out, 5, &sayable.body);
     }
-    if let Some(uid) = &sayable.uid {
-        message(out, 6, uid_len(uid), |out| {
-            text(out, 1, UID);
-            message(out, 2, message_len(uid.len()), |out| bytes(out, 1, uid.as_bytes()));
-        });
+    if sayable.with_uid {
+        let id_len = record.id.len();
+        entry_head(out, 6, UID, field_len(id_len));
+        tag(out, 1, BYTES);
+        varint(out, id_len as u64);
+        record.id.write(out);
     }
     entries(out, 6, &sayable.attributes);
     if let Some(id) = &record.trace_id {
@@ -140,15 +123,36 @@ fn write_record(out: &mut Vec<u8>, record: &LogRecord, sayable: &Sayable<'_>) {
     }
 }
 
-fn uid_len(uid: &str) -> usize {
-    text_len(UID) + message_len(message_len(uid.len()))
+/// An `AnyValue` in a field.
+fn any_value(out: &mut Vec<u8>, field: u32, value: &Value) {
+    match plain_len(value) {
+        Some(len) => {
+            tag(out, field, BYTES);
+            varint(out, len as u64);
+            self::value(out, value);
+        }
+        None => message::<1>(out, field, |out| self::value(out, value)),
+    }
 }
 
-/// An `AnyValue`. One of its fields is set even where it is empty; nothing is none of them.
+/// How long an `AnyValue` is that holds no others.
+fn plain_len(value: &Value) -> Option<usize> {
+    Some(match value {
+        Value::Null => 0,
+        Value::Bool(_) => 2,
+        Value::Int(number) => 1 + varint_len(*number as u64),
+        Value::Double(_) => 9,
+        Value::String(text) => field_len(text.as_str().len()),
+        Value::Bytes(binary) => field_len(binary.len()),
+        Value::Array(_) | Value::Map(_) => return None,
+    })
+}
+
+/// The content of an `AnyValue`. One of its fields is set even where it is empty; nothing is none of them.
 fn value(out: &mut Vec<u8>, value: &Value) {
     match value {
         Value::Null => {}
-        Value::String(text) => bytes(out, 1, text.as_bytes()),
+        Value::String(text) => bytes(out, 1, text.as_str().as_bytes()),
         Value::Bool(is_true) => {
             tag(out, 2, VARINT);
             out.push(u8::from(*is_true));
@@ -162,64 +166,93 @@ fn value(out: &mut Vec<u8>, value: &Value) {
             tag(out, 4, FIXED64);
             out.extend_from_slice(&number.to_le_bytes());
         }
-        Value::Array(values) => message(out, 5, array_len(values), |out| {
-            for value in values {
-                message(out, 1, value_len(value), |out| self::value(out, value));
-            }
-        }),
-        Value::Map(members) => message(out, 6, entries_len(members), |out| entries(out, 1, members)),
+        Value::Array(values) => message::<1>(out, 5, |out| values.iter().for_each(|value| any_value(out, 1, value))),
+        Value::Map(members) => message::<1>(out, 6, |out| entries(out, 1, members)),
         Value::Bytes(binary) => bytes(out, 7, binary),
     }
-}
-
-fn value_len(value: &Value) -> usize {
-    match value {
-        Value::Null => 0,
-        Value::String(text) => message_len(text.len()),
-        Value::Bool(_) => 2,
-        Value::Int(number) => 1 + varint_len(*number as u64),
-        Value::Double(_) => 9,
-        Value::Array(values) => message_len(array_len(values)),
-        Value::Map(members) => message_len(entries_len(members)),
-        Value::Bytes(binary) => message_len(binary.len()),
-    }
-}
-
-fn array_len(values: &[Value]) -> usize {
-    values.iter().map(|value| message_len(value_len(value))).sum()
 }
 
 /// `KeyValue`s in a field. A value that is nothing is said to be nothing.
 fn entries(out: &mut Vec<u8>, field: u32, entries: &[(Text, Value)]) {
     for (name, value) in entries {
-        message(out, field, entry_len(name, value), |out| {
-            text(out, 1, name);
-            message(out, 2, value_len(value), |out| self::value(out, value));
-        });
+        if let Value::String(value) = value
+            && write_short(out, field, name, value)
+        {
+            continue;
+        }
+        match plain_len(value) {
+            Some(len) => {
+                entry_head(out, field, name, len);
+                self::value(out, value);
+            }
+            None => message::<1>(out, field, |out| {
+                text(out, 1, name);
+                any_value(out, 2, value);
+            }),
+        }
     }
 }
 
-fn entries_len(entries: &[(Text, Value)]) -> usize {
-    entries.iter().map(|(name, value)| message_len(entry_len(name, value))).sum()
+/// Writes the most usual entry, in which each length has one digit. False where it is none of these.
+#[inline]
+fn write_short(out: &mut Vec<u8>, field: u32, name: &str, text: &str) -> bool {
+    const TAGS_AND_LENGTHS: usize = 6;
+    if name.is_empty() || name.len() + text.len() + TAGS_AND_LENGTHS > 0x7f {
+        return false;
+    }
+    let tag = |field: u32| (field << 3 | BYTES) as u8;
+    let (name_len, text_len) = (name.len() as u8, text.len() as u8);
+    out.extend_from_slice(&[tag(field), name_len + text_len + TAGS_AND_LENGTHS as u8, tag(1), name_len]);
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(&[tag(2), text_len + 2, tag(1), text_len]);
+    out.extend_from_slice(text.as_bytes());
+    true
 }
 
-fn entry_len(name: &str, value: &Value) -> usize {
-    text_len(name) + message_len(value_len(value))
-}
-
-fn message(out: &mut Vec<u8>, field: u32, len: usize, write: impl FnOnce(&mut Vec<u8>)) {
+/// What stands before a value of this length.
+fn entry_head(out: &mut Vec<u8>, field: u32, name: &str, value_len: usize) {
+    let name_len = if name.is_empty() { 0 } else { field_len(name.len()) };
     tag(out, field, BYTES);
-    varint(out, len as u64);
+    varint(out, (name_len + field_len(value_len)) as u64);
+    text(out, 1, name);
+    tag(out, 2, BYTES);
+    varint(out, value_len as u64);
+}
+
+/// As many digits as the length of most records has: more than 127 bytes, and fewer than 16 384.
+const RECORD_DIGITS: usize = 2;
+
+/// A message in a field. Its length is known when it is written: there is room for a length of `DIGITS` digits before it,
+/// and where that has others, the message is moved.
+fn message<const DIGITS: usize>(out: &mut Vec<u8>, field: u32, write: impl FnOnce(&mut Vec<u8>)) {
+    tag(out, field, BYTES);
+    let begin = out.len();
+    out.extend_from_slice(&[0; DIGITS]);
     write(out);
+    let end = out.len();
+    let len = (end - begin - DIGITS) as u64;
+    let digits = varint_len(len);
+    if digits != DIGITS {
+        out.resize(end.max(begin + digits + len as usize), 0);
+        out.copy_within(begin + DIGITS..end, begin + digits);
+        out.truncate(begin + digits + len as usize);
+    }
+    let mut rest = len;
+    for (place, byte) in out[begin..begin + digits].iter_mut().enumerate() {
+        *byte = rest as u8 & 0x7f | if place + 1 < digits { 0x80 } else { 0 };
+        rest >>= 7;
+    }
 }
 
 /// How long a field of this content is; all fields up to 15 have a tag of one byte.
-fn message_len(len: usize) -> usize {
+fn field_len(len: usize) -> usize {
     1 + varint_len(len as u64) + len
 }
 
 fn bytes(out: &mut Vec<u8>, field: u32, bytes: &[u8]) {
-    message(out, field, bytes.len(), |out| out.extend_from_slice(bytes));
+    tag(out, field, BYTES);
+    varint(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
 }
 
 /// A text outside a `oneof`, which is left out where it is empty.
@@ -227,10 +260,6 @@ fn text(out: &mut Vec<u8>, field: u32, text: &str) {
     if !text.is_empty() {
         bytes(out, field, text.as_bytes());
     }
-}
-
-fn text_len(text: &str) -> usize {
-    if text.is_empty() { 0 } else { message_len(text.len()) }
 }
 
 fn tag(out: &mut Vec<u8>, field: u32, wire_type: u32) {

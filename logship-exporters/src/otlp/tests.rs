@@ -162,6 +162,25 @@ proptest! {
     }
 }
 
+/// Goal: lengths that are written behind what they are of take no more room than they need.
+#[test]
+fn every_length_has_as_few_digits_as_it_can() {
+    for len in [0, 40, 80, 100, 119, 120, 121, 127, 128, 129, 16_100, 16_250, 16_300, 16_383, 16_384, 2_097_152] {
+        let text = || Value::from("x".repeat(len));
+        let inner = Value::Map(vec![("b".into(), text()), ("c".into(), Value::Array(vec![text(), 1.into()]))]);
+        for (body, value) in [(Value::Null, 1.into()), (text(), Value::Null), (text(), text()), (Value::Null, inner)] {
+            let mut record = record(1);
+            record.body = body;
+            record.attributes = vec![("a".into(), value.clone())];
+            record.resource = Arc::new(Resource { attributes: vec![("a".into(), value)] });
+            let chunk = chunk(vec![record], &Protobuf::new(true, Compression::None));
+            let bytes = chunk.body().unwrap().bytes.clone();
+            let request = ExportLogsServiceRequest::decode(bytes.clone()).unwrap();
+            assert_eq!(request.encoded_len(), bytes.len(), "{len}");
+        }
+    }
+}
+
 #[test]
 fn numbers_that_are_not_finite_keep_what_they_are() {
     let mut odd = record(1);
