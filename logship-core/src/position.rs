@@ -1,12 +1,13 @@
 //! Where in a source a record is, and the identity that follows from it.
 
 use std::fmt;
+use std::ops::Range;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::Text;
+use crate::{Text, TextBlock};
 
 /// The name of an independently ordered part of a source: a Kafka partition, a Kinesis shard, a CloudWatch stream, a
 /// file, or, for a table, the table itself. Cheap to clone.
@@ -180,6 +181,13 @@ impl RecordId {
     /// Makes it the id of the record at another position of the same partition.
     pub fn set_position(&mut self, position: Cursor) {
         self.position = position;
+    }
+
+    /// Makes it the id of the record whose position has this number and, for its text, this part of `block`: as with
+    /// [`Text::cut`], for no more than writing three numbers where the position before was a part of the same block.
+    pub fn cut_position(&mut self, number: i64, block: &TextBlock, range: Range<usize>) {
+        self.position.number = number;
+        self.position.text.cut(block, range);
     }
 
     /// How many bytes the textual form has; at least one.

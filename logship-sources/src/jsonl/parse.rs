@@ -11,6 +11,7 @@ use logship_core::{
 };
 
 use super::fields::{JsonlFields, Names, Role, severity, timestamp};
+use crate::in_place::{entry, rename, renew, set_text};
 
 /// Deeper nesting is no log line, and would need a stack as deep.
 const DEPTH_MAX: usize = 64;
@@ -63,7 +64,7 @@ impl<'a> Parser<'a> {
     /// Makes the record of a line without its line break, which is a part of `block`, in the place of another one. The
     /// id stays.
     pub(crate) fn record(&mut self, block: &TextBlock, line: Range<usize>, record: &mut LogRecord) {
-        self.renew(record);
+        renew(record, &self.no_resource);
         self.names.begin_line();
         let bytes = block.as_str().as_bytes().get(..line.end).unwrap_or_default();
         let begin = line.start;
@@ -87,7 +88,7 @@ impl<'a> Parser<'a> {
 
     /// The same of a line of `bytes` bytes of which this is the beginning.
     pub(super) fn truncated(&mut self, beginning: Text, bytes: u64, record: &mut LogRecord) {
-        self.renew(record);
+        renew(record, &self.no_resource);
         record.attributes.clear();
         record.body = beginning.into();
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
@@ -99,20 +100,6 @@ impl<'a> Parser<'a> {
         record.timestamp = self.now;
         record.observed_timestamp = Some(self.now);
         record.attributes.push((Text::from_static("logship.timestamp_missing"), true.into()));
-    }
-
-    /// Leaves nothing of a record but its id and what will be written over: the body and the attributes.
-    fn renew(&self, record: &mut LogRecord) {
-        record.timestamp = Timestamp::default();
-        record.observed_timestamp = None;
-        record.severity = Severity::UNSPECIFIED;
-        record.severity_text = None;
-        if !Arc::ptr_eq(&record.resource, &self.no_resource) {
-            record.resource = Arc::clone(&self.no_resource);
-        }
-        record.scope = None;
-        record.trace_id = None;
-        record.span_id = None;
     }
 }
 
@@ -128,32 +115,6 @@ struct Reader<'r, 'a> {
     at: usize,
     names: &'r mut Names<'a>,
     strings: &'r mut Strings,
-}
-
-/// The entry at this place, which may be new.
-fn entry(entries: &mut Vec<(Text, Value)>, place: usize) -> &mut (Text, Value) {
-    if place >= entries.len() {
-        entries.resize_with(place + 1, Default::default);
-    }
-    &mut entries[place]
-}
-
-/// Gives an entry its name, which it mostly has.
-fn rename(entry: &mut Text, name: &Text) {
-    if !entry.is_same(name) {
-        *entry = name.clone();
-    }
-}
-
-/// Makes a value the text that `set` says, in the room of the text it was.
-#[inline]
-fn set_text(value: &mut Value, set: impl FnOnce(&mut Text)) {
-    if let Value::String(text) = value {
-        return set(text);
-    }
-    let mut text = Text::new();
-    set(&mut text);
-    *value = Value::String(text);
 }
 
 impl Reader<'_, '_> {
