@@ -20,7 +20,9 @@ pub(crate) use json::JsonReader;
 pub use mapping::{IdFormat, JsonColumn, TableMapping, TimestampFormat};
 
 pub(crate) use layout::{Column, Kind, Layout};
-pub(crate) use page::{Cause, PageBuilder, RowSizes, time};
+#[cfg(feature = "mysql")]
+pub(crate) use page::time;
+pub(crate) use page::{Cause, PageBuilder, RowSizes};
 pub(crate) use rows::{Cell, Contents};
 pub(crate) use statement::{Bind, Dialect, Statements};
 

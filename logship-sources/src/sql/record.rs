@@ -1,5 +1,6 @@
 //! One row to one record, in the place of the record of the row before.
 
+use std::mem::{swap, take};
 use std::ops::Range;
 use std::slice;
 
@@ -20,14 +21,30 @@ pub(super) struct RecordReader<'r> {
     text: usize,
     bytes: usize,
     json: JsonReader,
+    /// What the JSON column held in the row before, to be written over.
+    object: Value,
+    /// Its keys in their places, and what they are to the record.
+    roles: Vec<(Text, Role)>,
+    /// The names of attributes that stand inside the object.
+    named: Vec<Text>,
     /// Holds what does not lie in the text of the rows as it is meant.
     arena: TextArena,
 }
 
 impl<'r> RecordReader<'r> {
     pub(super) fn new(raw: &'r RawRows) -> Self {
-        let (json, arena) = (JsonReader::default(), TextArena::new());
-        RecordReader { raw, cells: raw.cells.iter(), text: 0, bytes: 0, json, arena }
+        let named = raw.layout.mapping.json.iter().flat_map(|json| &json.attributes);
+        RecordReader {
+            raw,
+            cells: raw.cells.iter(),
+            text: 0,
+            bytes: 0,
+            json: JsonReader::default(),
+            object: Value::Null,
+            roles: Vec::new(),
+            named: named.map(|(name, _)| Text::interned(name)).collect(),
+            arena: TextArena::new(),
+        }
     }
 
     /// Makes the record of the next row, whatever the record was before.
@@ -39,22 +56,24 @@ impl<'r> RecordReader<'r> {
         let time = position.start..position.start + row.time;
         record.id.cut_position(row.number, &self.raw.text, position);
         record.timestamp = row.timestamp.unwrap_or_default();
-        match layout.body {
-            Some(_) => {
-                let (cell, range) = self.take();
-                self.set(&mut record.body, cell, range);
-            }
-            None => record.body = Value::Null,
+        if layout.body.is_some() {
+            let (cell, range) = self.take();
+            self.set(&mut record.body, cell, range);
         }
         if layout.severity.is_some() {
             self.read_severity(word, record);
         }
-        self.read_attributes(record);
+        let mut count = self.read_attributes(&mut record.attributes);
+        let mut has_body = layout.body.is_some();
         if let (Some(mapping), Some(column)) = (&layout.mapping.json, &layout.json)
-            && let (Cell::Text(_), text) = self.take()
+            && let (Cell::Text(_), range) = self.take()
         {
-            self.read_json(mapping, column, text, record);
+            has_body |= self.read_json(mapping, column, range, record, &mut count);
         }
+        if !has_body {
+            record.body = Value::Null;
+        }
+        record.attributes.truncate(count);
         if row.timestamp.is_none() {
             // The record is shipped all the same, at the beginning of time, with what its row says.
             let mut raw = Text::new();
@@ -117,19 +136,21 @@ impl<'r> RecordReader<'r> {
         }
     }
 
-    /// Reads the attributes that have columns, each in the place of the attribute that stood there before.
-    fn read_attributes(&mut self, record: &mut LogRecord) {
+    /// Reads the attributes that have columns, each in the place of the attribute that stood there before, and says how
+    /// many there are.
+    fn read_attributes(&mut self, attributes: &mut Vec<(Text, Value)>) -> usize {
         let raw = self.raw;
         let mut count = 0;
         for (name, column) in &raw.layout.attributes {
-            let place = entry(&mut record.attributes, count);
+            let place = entry(attributes, count);
             match self.take() {
                 (Cell::Null, _) => continue,
                 (Cell::Text(_), range) if column.kind == Kind::Json => {
-                    match self.json.read(self.text(range.clone()), &mut self.arena) {
-                        Some(Value::Null) => continue,
-                        Some(value) => place.1 = value,
-                        None => set_text(&mut place.1, |text| text.cut(&raw.text, range)),
+                    let text = self.text(range.clone());
+                    if !self.json.read_into(&mut place.1, text, Some(&raw.text), &mut self.arena) {
+                        set_text(&mut place.1, |text| text.cut(&raw.text, range));
+                    } else if let Value::Null = place.1 {
+                        continue;
                     }
                 }
                 (cell, range) => self.set(&mut place.1, cell, range),
@@ -137,44 +158,103 @@ impl<'r> RecordReader<'r> {
             rename(&mut place.0, name);
             count += 1;
         }
-        record.attributes.truncate(count);
+        count
     }
 
-    /// Reads the attributes, and the body, that the text of a column of JSON holds.
-    fn read_json(&mut self, mapping: &JsonColumn, column: &Column, range: Range<usize>, record: &mut LogRecord) {
-        let entries = match self.json.read(self.text(range.clone()), &mut self.arena) {
-            Some(Value::Map(entries)) => entries,
-            Some(Value::Null) => return,
+    /// Reads what the text of a column of JSON holds: attributes, of which there are `count` so far, and the body, if it
+    /// says that there is one.
+    fn read_json(
+        &mut self,
+        mapping: &JsonColumn,
+        column: &Column,
+        range: Range<usize>,
+        record: &mut LogRecord,
+        count: &mut usize,
+    ) -> bool {
+        let raw = self.raw;
+        let text = self.text(range.clone());
+        let is_json = self.json.read_into(&mut self.object, text, Some(&raw.text), &mut self.arena);
+        let mut entries = match &mut self.object {
+            Value::Map(entries) if is_json => take(entries),
+            Value::Null if is_json => return false,
             _ => {
-                let mut text = Text::new();
-                text.cut(&self.raw.text, range);
-                record.attributes.push((Text::interned(&column.name), Value::String(text)));
-                return;
+                let place = next_entry(&mut record.attributes, count);
+                place.0 = Text::interned(&column.name);
+                set_text(&mut place.1, |text| text.cut(&raw.text, range));
+                return false;
             }
         };
-        for (name, path) in &mapping.attributes {
-            if record.attribute(name).is_none()
+        for (name, (_, path)) in self.named.iter().zip(&mapping.attributes) {
+            if !record.attributes[..*count].iter().any(|(known, _)| known == name)
                 && let Some(value) = at_path(&entries, path)
             {
-                record.attributes.push((Text::interned(name), value.clone()));
+                *next_entry(&mut record.attributes, count) = (name.clone(), value.clone());
             }
         }
-        for (key, value) in entries {
-            let is_named = |name: &String| *name == *key;
-            if mapping.body.as_ref().is_some_and(is_named) {
-                record.body = value;
-            } else if value != Value::Null
-                && !mapping.skip.iter().any(is_named)
-                && !self.raw.layout.mapping.attributes.iter().any(|(name, _)| *name == *key)
-                && !mapping.attributes.iter().any(|(name, _)| *name == *key)
-            {
-                let stays_text = mapping.text.iter().any(is_named) && value.as_str().is_none();
-                let text = stays_text.then(|| serde_json::to_string(&value).ok()).flatten();
-                let value = text.map_or(value, |text| Value::String(self.arena.push(&text)));
-                record.attributes.push((key, value));
+        let mut has_body = false;
+        for (at, (key, value)) in entries.iter_mut().enumerate() {
+            match self.role(mapping, at, key) {
+                Role::Body => {
+                    swap(&mut record.body, value);
+                    has_body = true;
+                }
+                Role::Attribute { stays_text } if *value != Value::Null => {
+                    if stays_text
+                        && value.as_str().is_none()
+                        && let Ok(text) = serde_json::to_string(value)
+                    {
+                        *value = Value::String(self.arena.push(&text));
+                    }
+                    let place = next_entry(&mut record.attributes, count);
+                    rename(&mut place.0, key);
+                    // What was there is written over with the next row.
+                    swap(&mut place.1, value);
+                }
+                Role::Attribute { .. } | Role::Skipped => {}
             }
         }
+        self.object = Value::Map(entries);
+        has_body
     }
+
+    /// What a key in this place is to the record; it mostly is the one of the row before.
+    fn role(&mut self, mapping: &JsonColumn, at: usize, key: &Text) -> Role {
+        if let Some((_, role)) = self.roles.get(at).filter(|(known, _)| known.is_same(key)) {
+            return *role;
+        }
+        let is_key = |name: &String| *name == *key.as_str();
+        let is_named = |named: &[(String, String)]| named.iter().any(|(name, _)| is_key(name));
+        let role = if mapping.body.as_ref().is_some_and(is_key) {
+            Role::Body
+        } else if mapping.skip.iter().any(is_key)
+            || is_named(&self.raw.layout.mapping.attributes)
+            || is_named(&mapping.attributes)
+        {
+            Role::Skipped
+        } else {
+            Role::Attribute { stays_text: mapping.text.iter().any(is_key) }
+        };
+        match self.roles.get_mut(at) {
+            Some(place) => *place = (key.clone(), role),
+            None => self.roles.push((key.clone(), role)),
+        }
+        role
+    }
+}
+
+/// What a key of the JSON column is to the record.
+#[derive(Clone, Copy, Debug)]
+enum Role {
+    Body,
+    Attribute { stays_text: bool },
+    Skipped,
+}
+
+/// The place behind so many entries, which is one of them now.
+fn next_entry<'e>(entries: &'e mut Vec<(Text, Value)>, count: &mut usize) -> &'e mut (Text, Value) {
+    let at = *count;
+    *count += 1;
+    entry(entries, at)
 }
 
 /// What stands in an object under these keys, one inside the other.
