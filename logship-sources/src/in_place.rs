@@ -18,15 +18,17 @@ pub(crate) fn renew(record: &mut LogRecord, resource: &Arc<Resource>) {
     record.span_id = None;
 }
 
-/// The entry at this place, which may be new.
+/// The entry at this place, which may be the first behind those there are.
+#[inline]
 pub(crate) fn entry(entries: &mut Vec<(Text, Value)>, place: usize) -> &mut (Text, Value) {
     if place >= entries.len() {
-        entries.resize_with(place + 1, Default::default);
+        entries.push(Default::default());
     }
     &mut entries[place]
 }
 
 /// Gives an entry its name, which it mostly has.
+#[inline]
 pub(crate) fn rename(entry: &mut Text, name: &Text) {
     if !entry.is_same(name) {
         *entry = name.clone();

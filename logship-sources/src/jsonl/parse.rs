@@ -10,7 +10,7 @@ use logship_core::{
     find_json_escape,
 };
 
-use super::fields::{JsonlFields, Names, Role, severity, timestamp};
+use super::fields::{JsonlFields, Names, OwnFields, Role, Slot, severity, timestamp};
 use crate::in_place::{entry, rename, renew, set_text};
 
 /// Deeper nesting is no log line, and would need a stack as deep.
@@ -33,24 +33,6 @@ pub(crate) struct Parser<'a> {
 struct Strings {
     unescaped: TextArena,
     scratch: String,
-}
-
-/// The record's own fields as the line says them.
-#[derive(Debug, Default)]
-struct OwnFields {
-    time: Slot<Timestamp>,
-    level: Slot<(Severity, Option<Text>)>,
-    body: Slot<()>,
-}
-
-/// A field of the record's own, as long as a better one may come.
-#[derive(Debug, Default)]
-struct Slot<T> {
-    /// The place of the name in its list, if the line has such a field.
-    rank: Option<usize>,
-    name: Text,
-    value: Value,
-    meaning: T,
 }
 
 impl<'a> Parser<'a> {

@@ -126,32 +126,25 @@ impl PageBuilder {
     ) -> Result<(Row, usize), Error> {
         let layout = &*self.layout;
         let (cells, contents) = (&mut self.rows.cells, &mut self.rows.contents);
-        let mut columns = layout.selected().enumerate();
-        let mut next = |contents: &mut Contents| match columns.next() {
-            Some((index, column)) => match value(index, column, contents) {
-                Ok(cell) => Ok(Some((column, cell))),
-                Err(cause) => Err(unreadable(layout, column, cause)),
-            },
-            None => Ok(None),
+        let mut read = |index, column: &Column, contents: &mut Contents| {
+            value(index, column, contents).map_err(|cause| unreadable(layout, column, cause))
         };
         let begin = contents.text.len();
-        let (number, timestamp, time) = match (self.times, next(contents)?) {
-            (Times::Text, Some((_, Cell::Text(len)))) => {
+        let (number, timestamp, time) = match (self.times, read(0, &layout.timestamp, contents)?) {
+            (Times::Text, Cell::Text(len)) => {
                 let timestamp = contents.text[begin..].parse().ok();
                 contents.text.push('\t');
                 (0, timestamp, len)
             }
-            (times @ (Times::Unix(_) | Times::Micros), Some((_, Cell::Int(number)))) => {
-                (number, Some(times.timestamp(number)), 0)
-            }
+            (times @ (Times::Unix(_) | Times::Micros), Cell::Int(number)) => (number, Some(times.timestamp(number)), 0),
             _ => return Err(unreadable(layout, &layout.timestamp, "it holds no time of this format".into())),
         };
         let id = contents.text.len();
-        match (layout.mapping.id_format, next(contents)?) {
-            (IdFormat::Text, Some((_, Cell::Text(_)))) => {}
-            (IdFormat::Integer, Some((_, Cell::Int(id)))) => position::write_integer(id.into(), &mut contents.text),
+        match (layout.mapping.id_format, read(1, &layout.id, contents)?) {
+            (IdFormat::Text, Cell::Text(_)) => {}
+            (IdFormat::Integer, Cell::Int(id)) => position::write_integer(id.into(), &mut contents.text),
             // Above the whole numbers of a record there are the unsigned ones, which come as their digits.
-            (IdFormat::Integer, Some((_, Cell::Text(_)))) => match contents.text[id..].parse::<u64>() {
+            (IdFormat::Integer, Cell::Text(_)) => match contents.text[id..].parse::<u64>() {
                 Ok(number) => {
                     contents.text.truncate(id);
                     position::write_integer(number.into(), &mut contents.text);
@@ -162,7 +155,8 @@ impl PageBuilder {
         }
         let row = Row { number, position: contents.text.len() - begin, time, timestamp };
         let mut size = size_of::<LogRecord>() + row.position;
-        while let Some((column, cell)) = next(contents)? {
+        for (index, column) in layout.selected().enumerate().skip(2) {
+            let cell = read(index, column, contents)?;
             cells.push(cell);
             if cell != Cell::Null {
                 let is_json =

@@ -9,7 +9,10 @@ use super::layout::Layout;
 use super::record::RecordReader;
 
 /// What a column holds in a row. Text and bytes lie behind those of the cell before.
+///
+/// Two words, of which the first says what it is: it is written to memory and read again for every cell.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[repr(u64)]
 pub(crate) enum Cell {
     Null,
     Bool(bool),
