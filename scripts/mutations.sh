@@ -39,8 +39,8 @@ PY
 
 core=logship-core/src/engine
 mutate "an offset moves only after the destination has answered" $core/outbox.rs \
-  'self.ledgers.entry(partition).or_default().open(number, change);' \
-  'let ledger = self.ledgers.entry(partition).or_default(); ledger.open(number, change); ledger.done(number);' \
+  'self.ledgers[partition].1.open(number, change);' \
+  'let ledger = &mut self.ledgers[partition].1; ledger.open(number, change); ledger.done(number);' \
   "${simulation[@]}"
 mutate "an offset moves only over a prefix without gaps" $core/ledger.rs \
   'self.entries.pop_front_if(|entry| entry.state == State::Done)' \
@@ -59,6 +59,9 @@ mutate "no record passes the horizon" $core/reader.rs \
 mutate "memory keeps to the budget" $core/intake.rs \
   'self.gauge.now() + fetching <= self.lane.share ||' 'fetching < usize::MAX ||' \
   cargo test -q -p logship --locked --test memory
+mutate "lanes of the same speed keep together" $core/reader.rs \
+  'if !is_many || window.find(start).is_some() {' 'if is_many || window.find(start).is_some() {' \
+  cargo test -q -p logship --locked --test hung_lane
 mutate "a destination that cannot tell a repeat gets one chunk at a time for each slot" $core/outbox.rs \
   'Idempotency::None => concurrency,' 'Idempotency::None => concurrency + 20,' \
   "${simulation[@]}"
@@ -107,7 +110,7 @@ mutate "secrets behind a network are asked for anew" $core/renewal.rs \
 mutate "new credentials that cannot be had just now are tried for again" $core/delivery.rs \
   'self.back_off(part, cause)' 'self.back_off(Part { refreshed: true, ..part }, cause)' \
   cargo test -q -p logship --locked --test rotation
-mutate "a record that Kinesis did not take is sent again" logship-exporters/src/kinesis.rs \
+mutate "a record that Kinesis did not take is sent again" logship-exporters/src/put_records.rs \
   '(Some(_), _) => outcome.retry(place),' '(Some(_), _) => outcome.accepted(place),' \
   cargo test -q -p logship-exporters --features kinesis --locked --test conformance kinesis::c3_of
 

@@ -23,6 +23,7 @@ impl Exporter for Destination {
 
     async fn export(&self, chunk: &Chunk) -> Result<Outcome, Error> {
         match self.0 {
+            Some(Duration::ZERO) => {}
             Some(time) => tokio::time::sleep(time).await,
             None => std::future::pending().await,
         }
@@ -30,12 +31,16 @@ impl Exporter for Destination {
     }
 }
 
-async fn ship(with_hung_lane: bool) -> RunReport {
+fn source() -> MemorySource {
     let source = MemorySource::new();
     for number in 0..RECORDS {
         source.push("p", Timestamp::now(), |record| record.body = format!("record {number:0200}").into());
     }
-    let mut builder = LogShipper::builder(source)
+    source
+}
+
+async fn ship(with_hung_lane: bool) -> RunReport {
+    let mut builder = LogShipper::builder(source())
         .offsets(MemoryOffsets::new())
         .lookback(None)
         .byte_budget(BUDGET)
@@ -60,4 +65,28 @@ async fn p2_a_lane_that_hangs_for_ever_costs_the_others_nothing() {
     let hung = beside.lane("hung").unwrap();
     assert_eq!((hung.accepted, hung.in_doubt), (0, 1_000));
     assert!(hung.balances() && beside.memory_peak <= BUDGET, "{beside}");
+}
+
+/// Method: lanes that cost nothing, on several threads, where one that is ahead would drive out in no time what the others
+/// still want; and beside them one that hangs, which nobody waits for. How often the source is read says who kept up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p2_lanes_of_the_same_speed_read_the_source_once() {
+    for hung in [false, true] {
+        let mut builder = LogShipper::builder(source())
+            .offsets(MemoryOffsets::new())
+            .lookback(None)
+            .byte_budget(BUDGET)
+            .deadline(Duration::from_secs(5))
+            .grace(Duration::ZERO);
+        for number in 0..8 {
+            builder = builder.lane(Lane::new(format!("lane-{number}"), Destination(Some(Duration::ZERO))).chunk(200));
+        }
+        if hung {
+            builder = builder.lane(Lane::new("hung", Destination(None)).chunk(200));
+        }
+        let report = builder.build().unwrap().run_once().await.unwrap();
+        let accepted: u64 = report.lanes.iter().map(|lane| lane.accepted).sum();
+        assert_eq!(accepted, 8 * RECORDS, "{report}");
+        assert!(report.source_records < 2 * RECORDS, "{} records read: {report}", report.source_records);
+    }
 }

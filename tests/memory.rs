@@ -5,12 +5,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test says why it fails by its panic")]
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use logship::state::memory::MemoryOffsets;
 use logship::{
-    Capabilities, Chunk, Cursor, Error, Exporter, Idempotency, Lane, LogRecord, LogShipper, Outcome, Page, PageEnd,
-    PageLimits, Partition, Query, RecordId, Source, Start, TextArena, Timestamp, async_trait,
+    Capabilities, Chunk, CpuWork, Cursor, Encoding, Error, Exporter, Idempotency, Lane, LogRecord, LogShipper, Outcome,
+    Page, PageEnd, PageLimits, Partition, Query, RecordId, Source, Start, TextArena, Timestamp, Unencodable,
+    async_trait,
 };
 
 const BUDGET: usize = 64 * 1024 * 1024;
@@ -119,4 +121,61 @@ async fn p5_memory_stays_within_the_budget_whatever_the_backlog() {
     assert!(report.memory_peak <= BUDGET, "{report}");
     let peak = peak_bytes();
     assert!(peak < 150 * 1024 * 1024, "the process held {} MiB at its peak: {report}", peak / 1024 / 1024);
+}
+
+/// Writes the body's text.
+#[derive(Debug)]
+struct Plain;
+
+impl Encoding for Plain {
+    fn key(&self) -> &str {
+        "plain"
+    }
+    fn record(&self, record: &LogRecord, out: &mut Vec<u8>) -> Result<(), Unencodable> {
+        out.extend_from_slice(record.body.as_str().unwrap_or_default().as_bytes());
+        Ok(())
+    }
+}
+
+/// Never answers.
+#[derive(Debug)]
+struct Hangs;
+
+#[async_trait]
+impl Exporter for Hangs {
+    fn kind(&self) -> &'static str {
+        "hangs"
+    }
+    fn encoding(&self) -> Option<Arc<dyn Encoding>> {
+        Some(Arc::new(Plain))
+    }
+    async fn export(&self, _: &Chunk) -> Result<Outcome, Error> {
+        std::future::pending().await
+    }
+}
+
+/// Goal: however large the budget is, a lane holds what keeps it busy: a chunk that is sent, one that is packed, one that
+/// is cut, and of these only the last in its encoded form. Method: a destination that never answers, so that the lane gets
+/// as far ahead as it ever does.
+#[tokio::test(start_paused = true)]
+async fn p5_a_lane_gets_no_further_ahead_than_helps_it() {
+    const CHUNK: usize = 5_000;
+    let source = Made { rows: 100_000 };
+    let limits = PageLimits { records_max: CHUNK, bytes_max: usize::MAX, until: None };
+    let chunk = source.read(&Partition::new("rows"), &Start::Earliest, &Query::all(), limits).await.unwrap();
+    let body: usize = chunk.records().iter().map(|record| record.body.as_str().unwrap().len()).sum();
+    let shipper = LogShipper::builder(source)
+        .offsets(MemoryOffsets::new())
+        .lookback(None)
+        .byte_budget(BUDGET)
+        .cpu_work(CpuWork::Inline)
+        .deadline(Duration::from_secs(10))
+        .grace(Duration::ZERO)
+        .lane(Lane::new("hangs", Hangs).chunk(CHUNK).attempt_timeout(Duration::from_secs(60)))
+        .build()
+        .unwrap();
+    let report = shipper.run_once().await.unwrap();
+    // And a page more.
+    let needed = 3 * (chunk.bytes() + body) + (chunk.bytes() + body) / 5;
+    assert!(report.memory_peak <= needed, "{} bytes, of which {needed} help: {report}", report.memory_peak);
 }

@@ -21,7 +21,7 @@ use crate::scenario::{From, Scenario};
 use crate::tables;
 
 /// As many records in a page as the engine asks for.
-const PAGE: usize = 1_000;
+const PAGE: usize = 2_000;
 
 /// As many records in memory as a machine is expected to hold, at two kilobytes each.
 pub(crate) const IN_MEMORY_MAX: u64 = 500_000;

@@ -2,7 +2,7 @@
 //!
 //! [`AwsConfig`] is what a configuration says, [`Aws`] what an exporter, a source or a store holds. Clients of the
 //! official SDKs are made from [`Aws::sdk_config`]; they speak through a [`Connection`], never retry, and share one cache
-//! of credentials. [`failure`] says what an error of any of them means.
+//! of credentials. [`failure`] says what an error of any of them means, [`error_code`] which one it was.
 
 mod asking;
 mod chain;
@@ -32,7 +32,7 @@ use client::SdkClient;
 #[cfg(feature = "s3")]
 pub(crate) use credentials::no_credentials;
 use credentials::{Cached, Keys};
-pub use failure::failure;
+pub use failure::{error_code, failure, is_denied};
 
 /// Who asks AWS, and where.
 ///

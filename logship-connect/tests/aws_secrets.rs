@@ -172,6 +172,47 @@ async fn refusals_say_what_right_is_missing_and_throttling_may_pass() {
     assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Auth, false), "the key is the same: {error:?}");
 }
 
+/// Goal: whoever replaces the access key has nothing else to do, and a key that is not let in either is not tried for ever.
+/// Method: the key is read from a file, which is written anew between two requests; answers are those that AWS gives.
+#[tokio::test]
+async fn a_key_that_was_replaced_is_read_again_once() {
+    let proxy = FaultProxy::start("http://127.0.0.1:1").await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("key");
+    let mut config = config(&proxy.url());
+    config.credentials = serde_json::from_value(
+        json!({"static": {"access_key_id": {"file": &file}, "secret_access_key": "hunter2-key"}}),
+    )
+    .unwrap();
+    let ended = || ProxyFault::answer(400, json!({"__type": "ExpiredTokenException"}).to_string());
+    for (name, kept, right) in [
+        ("ssm:token", json!({"Parameter": {"Value": "x"}}), "ssm:GetParameter"),
+        ("secretsmanager:token", json!({"SecretString": "x"}), "secretsmanager:GetSecretValue"),
+    ] {
+        std::fs::write(&file, "AKIDOLD").unwrap();
+        let provider = AwsSecrets::new(&config, &Connection::default(), &BuildContext::default()).unwrap();
+        let before = proxy.requests().len();
+        proxy.fail_next(1, ProxyFault::answer(200, kept.to_string()));
+        assert_eq!(fetch(&provider, name).await.unwrap(), "x");
+        std::fs::write(&file, "AKIDNEW").unwrap();
+        proxy.fail_next(1, ended());
+        proxy.fail_next(1, ProxyFault::answer(200, kept.to_string()));
+        assert_eq!(fetch(&provider, name).await.unwrap(), "x");
+        let requests = proxy.requests();
+        let signed = requests[before..].iter().map(|request| request.header("authorization").unwrap());
+        let is_new: Vec<bool> = signed.map(|header| header.contains("AKIDNEW")).collect();
+        assert_eq!(is_new, [false, false, true], "{name}");
+
+        proxy.fail_next(2, ended());
+        let error = fetch(&provider, name).await.unwrap_err();
+        assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Auth, false), "{name}: {error:?}");
+        assert_eq!(proxy.requests().len(), requests.len() + 2, "{name}");
+        proxy.fail_next(1, ProxyFault::answer(400, json!({"__type": "AccessDeniedException"}).to_string()));
+        let error = fetch(&provider, name).await.unwrap_err();
+        assert!(error.to_string().contains(right), "{name}: {error}");
+    }
+}
+
 /// Goal: what was replaced is found, and what cannot be had stays as it was. Method: one of three is replaced, and the
 /// first request of the renewal is refused, whichever of the three it is about.
 #[tokio::test]

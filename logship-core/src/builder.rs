@@ -76,8 +76,8 @@ impl LogShipperBuilder {
             lanes: Vec::new(),
             secrets: Arc::new(NoSecrets),
             byte_budget: 64 * 1024 * 1024,
-            page_records: 1000,
-            page_bytes: 1024 * 1024,
+            page_records: 2000,
+            page_bytes: 4 * 1024 * 1024,
             poll_interval: Duration::from_secs(1),
             lease_ttl: Duration::from_secs(30),
             deadline: None,
@@ -212,14 +212,14 @@ impl LogShipperBuilder {
         self
     }
 
-    /// The most records in one read of the source. Default 1000.
+    /// The most records in one read of the source. Default 2000.
     #[must_use]
     pub fn page_records(mut self, records: usize) -> Self {
         self.page_records = records;
         self
     }
 
-    /// The most bytes in one read of the source. Default 1 MiB, and never more than an eighth of a lane's share.
+    /// The most bytes in one read of the source. Default 4 MiB, and never more than an eighth of a lane's share.
     #[must_use]
     pub fn page_bytes(mut self, bytes: usize) -> Self {
         self.page_bytes = bytes;

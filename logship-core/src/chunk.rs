@@ -68,6 +68,7 @@ impl fmt::Display for Begins {
 #[derive(Clone, Debug)]
 pub(crate) struct Segment {
     pub(crate) page: Arc<Page>,
+    /// Let go once the chunk is packed.
     pub(crate) encoded: Option<Arc<EncodedPage>>,
     pub(crate) range: Range<usize>,
     /// Counts the page and its encoded form against the lane's share, as long as the lane holds them.
@@ -283,6 +284,18 @@ impl Chunk {
         }
     }
 
+    /// Encodes again what is only there as a part of a body that is no longer of use.
+    pub(crate) fn encode(&mut self, encoding: &dyn crate::Encoding) {
+        for segment in self.segments.iter_mut().filter(|segment| segment.encoded.is_none()) {
+            segment.encoded = Some(segment.page.encoded(encoding));
+        }
+    }
+
+    /// Lets the encoded records go: they are in the body. Few chunks are ever sent in parts, and those are encoded again.
+    pub(crate) fn forget_encoded(&mut self) {
+        self.segments.iter_mut().for_each(|segment| segment.encoded = None);
+    }
+
     /// Packs the body.
     pub(crate) fn pack(&self, encoding: &dyn crate::Encoding) -> Result<Body, crate::Error> {
         self.pack_in(encoding, |_| Buffer::default())
@@ -303,6 +316,7 @@ impl Chunk {
         buffer: impl FnOnce(usize) -> Buffer,
     ) -> Result<Packing, crate::Error> {
         let stretches: Vec<Stretch<'_>> = self.segments.iter().filter_map(Segment::stretch).collect();
+        debug_assert_eq!(stretches.len(), self.segments.len(), "a record without its encoded form would be lost");
         let mut heads = Vec::new();
         let mut parts: Vec<&[u8]> = vec![encoding.begin()];
         parts.extend(encoding::parts(encoding, &stretches, &mut heads));

@@ -15,6 +15,7 @@ mod builder;
 mod chunk;
 mod compression;
 mod dead_letter;
+mod digits;
 mod encoding;
 mod engine;
 mod error;

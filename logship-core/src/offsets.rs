@@ -68,7 +68,10 @@ impl Offsets {
                 lane.since = change.since;
             }
             for (partition, cursor) in &change.cursors {
-                lane.cursors.insert(partition.clone(), cursor.clone());
+                match lane.cursors.get_mut(partition) {
+                    Some(stored) => stored.clone_from(cursor),
+                    None => drop(lane.cursors.insert(partition.clone(), cursor.clone())),
+                }
             }
             for (partition, window) in &change.windows {
                 match window {

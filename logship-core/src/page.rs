@@ -369,7 +369,17 @@ impl Page {
             return Arc::clone(page);
         }
         let mut encoder = Encoder::new(encoding, Buffer::default());
-        encoder.push_all(self.records());
+        match &self.records {
+            Records::Raw(raw) if raw.made.get().is_none() => {
+                let mut passage = Passage::new(&raw.preparation);
+                raw.raw.each(&mut |record| {
+                    if passage.takes(record) {
+                        encoder.push(record);
+                    }
+                });
+            }
+            _ => encoder.push_all(self.records()),
+        }
         let mut page = encoder.finish();
         page.held = self.held.as_ref().map(|held| held.hold_more(page.bytes()));
         let page = Arc::new(page);

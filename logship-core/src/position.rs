@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::digits::write_digits;
 use crate::{Text, TextBlock};
 
 /// The name of an independently ordered part of a source: a Kafka partition, a Kinesis shard, a CloudWatch stream, a
@@ -93,11 +94,12 @@ impl Cursor {
     /// Writes the textual form to `out`.
     pub fn write(&self, out: &mut Vec<u8>) {
         if self.number != 0 || self.text.is_empty() {
-            let mut buffer = itoa::Buffer::new();
-            let digits = buffer.format(self.number.unsigned_abs()).as_bytes();
-            out.push(if self.number < 0 { b'-' } else { b'0' });
-            out.extend_from_slice(&b"0000000000000000000"[digits.len()..]);
-            out.extend_from_slice(digits);
+            let mut digits = [0; 20];
+            write_digits(&mut digits, self.number.unsigned_abs());
+            if self.number < 0 {
+                digits[0] = b'-';
+            }
+            out.extend_from_slice(&digits);
         }
         if !self.text.is_empty() {
             out.push(b'/');

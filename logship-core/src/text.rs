@@ -111,17 +111,23 @@ impl Text {
 
     #[inline]
     fn become_part(&mut self, of: &TextBlock, range: Range<usize>, json: bool) {
-        let (Ok(begin), Ok(end)) = (u32::try_from(range.start), u32::try_from(range.end)) else {
-            // Farther than such a part reaches.
-            let part = of.0.get(range).map_or_else(ByteString::new, |part| of.0.slice_ref(part));
-            return *self = Text::from(part);
-        };
-        match &mut self.0 {
-            Repr::Other(Other::Part { block, from, to, is_json }) if Arc::ptr_eq(&block.0, &of.0) => {
-                (*from, *to, *is_json) = (begin, end, json);
-            }
-            other => *other = Repr::Other(Other::Part { block: of.clone(), from: begin, to: end, is_json: json }),
+        if let Repr::Other(Other::Part { block, from, to, is_json }) = &mut self.0
+            && Arc::ptr_eq(&block.0, &of.0)
+            && range.start.max(range.end) <= u32::MAX as usize
+        {
+            (*from, *to, *is_json) = (range.start as u32, range.end as u32, json);
+        } else {
+            self.become_part_of_another(of, range, json);
         }
+    }
+
+    #[cold]
+    fn become_part_of_another(&mut self, of: &TextBlock, range: Range<usize>, is_json: bool) {
+        *self = match (u32::try_from(range.start), u32::try_from(range.end)) {
+            (Ok(from), Ok(to)) => Text(Repr::Other(Other::Part { block: of.clone(), from, to, is_json })),
+            // Farther than such a part reaches.
+            _ => Text::from(of.0.get(range).map_or_else(ByteString::new, |part| of.0.slice_ref(part))),
+        };
     }
 
     /// The part of this string that `part` points at, which must be a slice of this very string.
@@ -170,7 +176,10 @@ impl Text {
     /// Whether both are the same bytes in memory: sooner told than whether they are equal.
     #[inline]
     pub fn is_same(&self, other: &Text) -> bool {
-        std::ptr::eq(self.as_str(), other.as_str())
+        match (&self.0, &other.0) {
+            (Repr::Other(Other::Interned(one)), Repr::Other(Other::Interned(other))) => std::ptr::eq(*one, *other),
+            _ => std::ptr::eq(self.as_str(), other.as_str()),
+        }
     }
 
     /// A copy with a buffer of its own.
@@ -236,8 +245,7 @@ impl Default for Text {
 impl PartialEq for Text {
     #[inline]
     fn eq(&self, other: &Self) -> bool {
-        let (one, other) = (self.as_str(), other.as_str());
-        std::ptr::eq(one, other) || one == other
+        self.is_same(other) || self.as_str() == other.as_str()
     }
 }
 
@@ -263,6 +271,7 @@ impl Hash for Text {
 
 impl Deref for Text {
     type Target = str;
+    #[inline]
     fn deref(&self) -> &str {
         self.as_str()
     }

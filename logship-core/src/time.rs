@@ -7,6 +7,8 @@ use std::time::Duration;
 use chrono::{DateTime, Datelike, NaiveDate, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::digits::write_digits;
+
 /// A point in time: nanoseconds since 1970-01-01T00:00:00Z, as OpenTelemetry counts them.
 ///
 /// Holds 1677-09-21 to 2262-04-11; a conversion from outside that range gives the nearest end of it.
@@ -76,14 +78,16 @@ impl Timestamp {
         let secs = self.0.div_euclid(NANOS);
         let (year, month, day) = civil_date(secs.div_euclid(86_400));
         let second_of_day = secs.rem_euclid(86_400) as u32;
+        let nanos = self.0.rem_euclid(NANOS) as u32;
         let mut text = *b"0000-00-00T00:00:00.000000000Z";
-        write_digits(&mut text[0..4], year);
-        write_digits(&mut text[5..7], month);
-        write_digits(&mut text[8..10], day);
-        write_digits(&mut text[11..13], second_of_day / 3_600);
-        write_digits(&mut text[14..16], second_of_day / 60 % 60);
-        write_digits(&mut text[17..19], second_of_day % 60);
-        write_digits(&mut text[20..29], self.0.rem_euclid(NANOS) as u32);
+        write_digits(&mut text[0..4], year.into());
+        write_digits(&mut text[5..7], month.into());
+        write_digits(&mut text[8..10], day.into());
+        write_digits(&mut text[11..13], (second_of_day / 3_600).into());
+        write_digits(&mut text[14..16], (second_of_day / 60 % 60).into());
+        write_digits(&mut text[17..19], (second_of_day % 60).into());
+        text[20] += (nanos / 100_000_000) as u8;
+        write_digits(&mut text[21..29], (nanos % 100_000_000).into());
         out.extend_from_slice(&text);
     }
 
@@ -106,27 +110,29 @@ impl Timestamp {
 /// other, and for what is no time.
 fn parse_usual(text: &[u8]) -> Option<Timestamp> {
     let (clock, rest) = text.split_at_checked(19)?;
-    let number = |digits: &[u8]| {
-        digits.iter().try_fold(0_u32, |sum, digit| match digit {
-            b'0'..=b'9' => Some(sum * 10 + u32::from(digit - b'0')),
-            _ => None,
+    let mut is_number = true;
+    let mut number = |digits: &[u8]| {
+        digits.iter().fold(0_u32, |sum, digit| {
+            let digit = digit.wrapping_sub(b'0');
+            is_number &= digit < 10;
+            sum.wrapping_mul(10).wrapping_add(u32::from(digit))
         })
     };
     let separators = [clock[4], clock[7], clock[10], clock[13], clock[16]];
     if separators != *b"--T::" {
         return None;
     }
-    let (year, month, day) = (number(&clock[..4])?, number(&clock[5..7])?, number(&clock[8..10])?);
-    let (hour, minute, second) = (number(&clock[11..13])?, number(&clock[14..16])?, number(&clock[17..])?);
+    let (year, month, day) = (number(&clock[..4]), number(&clock[5..7]), number(&clock[8..10]));
+    let (hour, minute, second) = (number(&clock[11..13]), number(&clock[14..16]), number(&clock[17..19]));
     let nanos = match rest {
         b"Z" => 0,
         [b'.', digits @ .., b'Z'] if (1..=9).contains(&digits.len()) => {
-            number(digits)? * 10_u32.pow(9 - digits.len() as u32)
+            number(digits).wrapping_mul(10_u32.pow(9 - digits.len() as u32))
         }
         _ => return None,
     };
     // A leap second is left to whoever knows them all.
-    if hour > 23 || minute > 59 || second > 59 {
+    if !is_number || hour > 23 || minute > 59 || second > 59 {
         return None;
     }
     let days = days_of(year, month, day)?;
@@ -159,23 +165,17 @@ fn days_of(year: u32, month: u32, day: u32) -> Option<i64> {
 /// Year, month and day of a day counted from 1970-01-01. The range of [`Timestamp`] keeps the year within four digits.
 /// Days-to-civil after Howard Hinnant, <https://howardhinnant.github.io/date_algorithms.html#civil_from_days>.
 fn civil_date(days: i64) -> (u32, u32, u32) {
-    let days = days + 719_468;
-    let era = days.div_euclid(146_097);
-    let day_of_era = days.rem_euclid(146_097);
+    // The range begins far behind the year 0, from which these days count.
+    let days = (days + 719_468) as u32;
+    let era = days / 146_097;
+    let day_of_era = days % 146_097;
     let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted_month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
     let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    (year as u32, month as u32, day as u32)
-}
-
-fn write_digits(out: &mut [u8], mut number: u32) {
-    for digit in out.iter_mut().rev() {
-        *digit = b'0' + (number % 10) as u8;
-        number /= 10;
-    }
+    let year = year_of_era + era * 400 + u32::from(month <= 2);
+    (year, month, day)
 }
 
 impl From<DateTime<Utc>> for Timestamp {

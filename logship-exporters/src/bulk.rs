@@ -11,6 +11,7 @@ use serde::Deserialize;
 use crate::dated::Dated;
 use crate::ecs::document;
 use crate::encode::json;
+use crate::fnv::Fnv128;
 
 /// The longest `_id`, in bytes.
 /// <https://www.elastic.co/docs/reference/elasticsearch/mapping-reference/mapping-id-field>
@@ -93,10 +94,7 @@ fn write_id(id: &RecordId, out: &mut Vec<u8>) {
     if id.len() <= ID_BYTES_MAX {
         return json::id(out, id);
     }
-    let hash = id.to_string().bytes().fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d_u128, |hash, byte| {
-        (hash ^ u128::from(byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b)
-    });
-    json::string(out, &format!("{hash:032x}"));
+    json::string(out, &Fnv128::new().with(id.to_string().as_bytes()).to_string());
 }
 
 /// The parts of an answer that decide over records: what remains of it under the `filter_path` we ask for.

@@ -8,11 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_cloudwatchlogs::Client;
-use aws_sdk_cloudwatchlogs::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_cloudwatchlogs::operation::put_log_events::PutLogEventsError;
 use aws_sdk_cloudwatchlogs::types::{InputLogEvent, RejectedLogEventsInfo};
 pub use logship_connect::aws::{AssumeRole, AwsConfig, AwsCredentials};
-use logship_connect::aws::{Aws, failure};
+use logship_connect::aws::{Aws, error_code, failure, is_denied};
 pub use logship_connect::{Connection, TlsVersion};
 use logship_core::{
     Advice, BuildContext, Capabilities, Certainty, Chunk, Encoding, Error, ErrorKind, Exporter, Limits, Outcome,
@@ -234,11 +232,9 @@ impl CloudWatch {
     }
 
     /// The error of a batch; makes what was missing, if that is why.
-    async fn failed(&self, error: SdkError<PutLogEventsError>, stream: &str) -> Error {
-        const OPERATION: &str = "cloudwatch put";
-        let code = error.as_service_error().and_then(ProvideErrorMetadata::code).unwrap_or_default().to_owned();
-        let error = failure(OPERATION, error).with("group", &self.config.log_group_name).with("stream", stream);
-        match code.as_str() {
+    async fn failed(&self, error: Error, stream: &str) -> Error {
+        let error = error.with("group", &self.config.log_group_name).with("stream", stream);
+        match error_code(&error) {
             // A wrong event, or a wrong stream: the halves will tell.
             "InvalidParameterException" => error.advise(Advice::Split),
             "ResourceNotFoundException" if self.config.create_log_stream => match self.create(stream).await {
@@ -264,14 +260,15 @@ impl CloudWatch {
     async fn create_stream(&self, stream: &str) -> Result<(), Error> {
         let group = self.config.log_group_name.as_str();
         let created = self.client().await?.create_log_stream().log_group_name(group).log_stream_name(stream).send();
-        let created = unless_there(created.await.map(drop), "cloudwatch create stream");
-        created.map_err(|error| error.with("group", group).with("stream", stream))
+        let created = created.await.map(drop).map_err(|error| failure("cloudwatch create stream", error));
+        unless_there(created).map_err(|error| error.with("group", group).with("stream", stream))
     }
 
     async fn create_group(&self) -> Result<(), Error> {
         let group = self.config.log_group_name.as_str();
         let created = self.client().await?.create_log_group().log_group_name(group).send().await;
-        unless_there(created.map(drop), "cloudwatch create group").map_err(|error| error.with("group", group))?;
+        let created = created.map(drop).map_err(|error| failure("cloudwatch create group", error));
+        unless_there(created).map_err(|error| error.with("group", group))?;
         let Some(days) = self.config.retention_days else { return Ok(()) };
         let days = i32::try_from(days).unwrap_or(i32::MAX);
         let policy = self.client().await?.put_retention_policy().log_group_name(group).retention_in_days(days);
@@ -281,18 +278,10 @@ impl CloudWatch {
 }
 
 /// The error of making something, unless that is there already.
-fn unless_there<E>(created: Result<(), SdkError<E>>, operation: &'static str) -> Result<(), Error>
-where
-    E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
-{
+fn unless_there(created: Result<(), Error>) -> Result<(), Error> {
     match created {
-        Err(error)
-            if error.as_service_error().and_then(ProvideErrorMetadata::code)
-                == Some("ResourceAlreadyExistsException") =>
-        {
-            Ok(())
-        }
-        created => created.map_err(|error| failure(operation, error)),
+        Err(error) if error_code(&error) == "ResourceAlreadyExistsException" => Ok(()),
+        created => created,
     }
 }
 
@@ -331,7 +320,7 @@ impl Exporter for CloudWatch {
         match put.send().await {
             // What AWS says of the entity of a batch is of no event, and we send none.
             Ok(answer) => outcome(&order, answer.rejected_log_events_info()),
-            Err(error) => Err(self.failed(error, &stream).await),
+            Err(error) => Err(self.failed(failure("cloudwatch put", error), &stream).await),
         }
     }
 
@@ -343,16 +332,13 @@ impl Exporter for CloudWatch {
     async fn check(&self) -> Result<(), Error> {
         let (group, stream) = (self.config.log_group_name.as_str(), self.config.log_stream_name.as_str());
         let found = self.client().await?.describe_log_streams().log_group_name(group).log_stream_name_prefix(stream);
-        let found = match found.limit(1).send().await {
+        let found = match found.limit(1).send().await.map_err(|error| failure("cloudwatch check", error)) {
             Ok(found) => found,
-            Err(error) => {
-                let code = error.as_service_error().and_then(ProvideErrorMetadata::code).unwrap_or_default().to_owned();
-                return match code.as_str() {
-                    "AccessDeniedException" => Ok(()),
-                    "ResourceNotFoundException" if self.config.create_log_group => Ok(()),
-                    _ => Err(failure("cloudwatch check", error).with("group", group)),
-                };
+            Err(error) if is_denied(&error) => return Ok(()),
+            Err(error) if error_code(&error) == "ResourceNotFoundException" && self.config.create_log_group => {
+                return Ok(());
             }
+            Err(error) => return Err(error.with("group", group)),
         };
         // The first of all whose names begin so is the shortest.
         let is_there = found.log_streams().iter().any(|found| found.log_stream_name() == Some(stream));

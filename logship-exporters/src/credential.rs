@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use logship_core::{BuildContext, Error, ErrorKind, SecretRef};
+use logship_core::{BuildContext, Error, SecretRef};
 use reqwest::header::{HeaderName, HeaderValue};
 
 use crate::delivery::secret_value;
@@ -47,11 +47,7 @@ impl Credential {
     /// Reads it anew; an error if it is still the one that was not taken.
     pub(crate) fn refresh(&self, operation: &'static str) -> Result<(), Error> {
         let fresh = read(self.scheme, self.field, &self.reference, &self.context)?;
-        if !self.value.renew(fresh) {
-            let message = "the credentials are still the ones that were not let in";
-            return Err(Error::new(ErrorKind::Auth, operation, message).with("field", self.field));
-        }
-        Ok(())
+        self.value.renew(fresh, operation).map_err(|error| error.with("field", self.field))
     }
 }
 
@@ -71,6 +67,8 @@ impl fmt::Debug for Credential {
 
 #[cfg(test)]
 mod tests {
+    use logship_core::ErrorKind;
+
     use super::*;
 
     #[test]

@@ -144,10 +144,14 @@ const MISSES_FOR_A_PLAN: usize = 16;
 impl Plans {
     /// The plan for a record, if there is one.
     fn find(&mut self, record: &LogRecord) -> Option<&Plan> {
+        let (own, of_resource) = (&record.attributes, &record.resource.attributes);
+        let are = |attributes: &[(Text, Value)], names: &[Text]| {
+            attributes.iter().zip(names).all(|((name, _), planned)| name == planned)
+        };
         let is_for = |plan: &Plan| {
-            let names = attributes(record).map(|(name, _)| name);
-            plan.names.len() == record.attributes.len() + record.resource.attributes.len()
-                && names.zip(&plan.names).all(|(name, planned)| name == planned)
+            plan.names.len() == own.len() + of_resource.len()
+                && are(own, &plan.names)
+                && are(of_resource, &plan.names[own.len()..])
         };
         let found = self.plans.iter().position(is_for);
         if found.is_none() {
@@ -232,7 +236,8 @@ fn write(
     });
     root.object("log", |log| {
         if let Some(level) = level(record.severity) {
-            log.text("level", level);
+            log.key("level");
+            json::plain(log.out, level);
         }
         match &record.scope {
             Some(scope) if !has(&objects::LOG) && !scope.name.is_empty() => log.text("logger", &scope.name),
@@ -339,6 +344,7 @@ impl<'a> Object<'a> {
         self.out.push(b'}');
     }
 
+    #[inline(always)]
     fn key(&mut self, name: &str) {
         if !self.is_empty {
             self.out.push(b',');
@@ -355,6 +361,7 @@ impl<'a> Object<'a> {
         string(self.out, text);
     }
 
+    #[inline]
     fn time(&mut self, name: &str, time: Timestamp) {
         self.key(name);
         self.out.push(b'"');
@@ -367,15 +374,23 @@ impl<'a> Object<'a> {
     fn value(&mut self, name: &str, value: &Value, is_number: bool) {
         self.key(name);
         let result = value_as_text(self.out, value, is_number);
-        self.fault = self.fault.take().or(result.err());
+        self.note(result);
+    }
+
+    /// Keeps the first fault.
+    #[inline]
+    fn note(&mut self, result: Result<(), Unencodable>) {
+        if let Err(fault) = result {
+            self.fault.get_or_insert(fault);
+        }
     }
 
     /// A member whose name is written as it is to be, with the comma before and the colon behind it.
     fn member(&mut self, key: &[u8], value: &Value) {
-        self.out.extend_from_slice(&key[usize::from(self.is_empty)..]);
+        json::append(self.out, &key[usize::from(self.is_empty)..]);
         self.is_empty = false;
         let result = value_as_text(self.out, value, false);
-        self.fault = self.fault.take().or(result.err());
+        self.note(result);
     }
 
     fn label(&mut self, name: &str, value: &Value) {
@@ -398,7 +413,8 @@ impl<'a> Object<'a> {
         self.key(name);
         let mut inner = Object::open(self.out);
         write(&mut inner);
-        self.fault = self.fault.take().or(inner.fault.take());
+        let fault = inner.fault.take();
+        self.fault = self.fault.take().or(fault);
         if inner.is_empty {
             self.out.truncate(begin);
             self.is_empty = was_empty;
@@ -408,12 +424,13 @@ impl<'a> Object<'a> {
     }
 }
 
+#[inline]
 fn value_as_text(out: &mut Vec<u8>, value: &Value, is_number: bool) -> Result<(), Unencodable> {
     match value {
         Value::String(text) => json::text(out, text),
         Value::Int(number) if is_number => json::int(out, *number),
-        Value::Int(number) => string(out, itoa::Buffer::new().format(*number)),
-        Value::Bool(value) => string(out, if *value { "true" } else { "false" }),
+        Value::Int(number) => json::plain(out, itoa::Buffer::new().format(*number)),
+        Value::Bool(value) => json::plain(out, if *value { "true" } else { "false" }),
         Value::Double(number) => string(out, &number.to_string()),
         // What has no text of its own is written as the text of its JSON; bytes are base64 there.
         Value::Bytes(_) => json::value(out, value, 0)?,

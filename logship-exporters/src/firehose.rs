@@ -4,21 +4,20 @@ use std::fmt;
 use std::sync::Arc;
 
 use aws_sdk_firehose::Client;
-use aws_sdk_firehose::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_firehose::operation::put_record_batch::{PutRecordBatchError, PutRecordBatchOutput};
 use aws_sdk_firehose::primitives::Blob;
 use aws_sdk_firehose::types::Record;
 pub use logship_connect::aws::{AssumeRole, AwsConfig, AwsCredentials};
-use logship_connect::aws::{Aws, failure};
+use logship_connect::aws::{Aws, failure, is_denied};
 pub use logship_connect::{Connection, TlsVersion};
 use logship_core::{
-    Advice, BuildContext, Capabilities, Certainty, Chunk, Compression, Encoding, Error, ErrorKind, Exporter, Limits,
-    Outcome, Registry, async_trait, read_fields,
+    BuildContext, Capabilities, Chunk, Compression, Encoding, Error, ErrorKind, Exporter, Limits, Outcome, Registry,
+    async_trait, read_fields,
 };
 use serde::Deserialize;
 use tokio::sync::OnceCell;
 
 use crate::encode::Records;
+use crate::put_records::{outcome, refused};
 
 /// Records of a request.
 /// <https://docs.aws.amazon.com/firehose/latest/APIReference/API_PutRecordBatch.html>, as what follows.
@@ -173,8 +172,13 @@ impl Exporter for Firehose {
         let records = self.records(chunk)?;
         let put = self.client().await?.put_record_batch().delivery_stream_name(&self.config.delivery_stream_name);
         match put.set_records(Some(records)).send().await {
-            Ok(answer) => outcome(chunk.len(), &answer),
-            Err(error) => Err(refused(error).with("stream", &self.config.delivery_stream_name)),
+            Ok(answer) => {
+                let answers = answer.request_responses().iter().map(|record| (record.error_code(), record.record_id()));
+                outcome("firehose put", chunk.len(), answers)
+            }
+            Err(error) => {
+                Err(refused(failure("firehose put", error)).with("stream", &self.config.delivery_stream_name))
+            }
         }
     }
 
@@ -185,42 +189,13 @@ impl Exporter for Firehose {
     /// Looks for the stream. Rights to write do not include the right to look, so being refused that is no failure.
     async fn check(&self) -> Result<(), Error> {
         let name = &self.config.delivery_stream_name;
-        match self.client().await?.describe_delivery_stream().delivery_stream_name(name).send().await {
+        let asked = self.client().await?.describe_delivery_stream().delivery_stream_name(name).send().await;
+        match asked.map_err(|error| failure("firehose check", error)) {
             Ok(_) => Ok(()),
-            Err(error) if code(&error) == "AccessDeniedException" => Ok(()),
-            Err(error) => Err(failure("firehose check", error).with("stream", name)),
+            Err(error) if is_denied(&error) => Ok(()),
+            Err(error) => Err(error.with("stream", name)),
         }
     }
-}
-
-fn code<E: ProvideErrorMetadata>(error: &SdkError<E>) -> &str {
-    error.as_service_error().and_then(ProvideErrorMetadata::code).unwrap_or_default()
-}
-
-/// The error of a request that was refused as a whole.
-fn refused(error: SdkError<PutRecordBatchError>) -> Error {
-    // Of one record, which is not named: the halves will tell.
-    let is_of_one = matches!(code(&error), "InvalidArgumentException" | "ValidationException");
-    let error = failure("firehose put", error);
-    if is_of_one { error.advise(Advice::Split) } else { error }
-}
-
-/// What became of each record. Those that Firehose did not take it names with the error, which may pass.
-fn outcome(len: usize, answer: &PutRecordBatchOutput) -> Result<Outcome, Error> {
-    if answer.request_responses().len() != len {
-        let message = "the answer speaks of other records than were sent";
-        return Err(Error::new(ErrorKind::Protocol, "firehose put", message).certainty_is(Certainty::Unknown));
-    }
-    let mut outcome = Outcome::builder(len);
-    for (place, record) in answer.request_responses().iter().enumerate() {
-        match (record.error_code(), record.record_id()) {
-            (Some(_), _) => outcome.retry(place),
-            (None, Some(_)) => outcome.accepted(place),
-            // It says nothing of this one.
-            (None, None) => {}
-        }
-    }
-    Ok(outcome.build())
 }
 
 impl fmt::Debug for Firehose {
@@ -234,38 +209,7 @@ impl fmt::Debug for Firehose {
 
 #[cfg(test)]
 mod tests {
-    use aws_sdk_firehose::types::PutRecordBatchResponseEntry;
-
     use super::*;
-
-    fn answer(records: &[Result<(), &str>]) -> PutRecordBatchOutput {
-        let failed = records.iter().filter(|record| record.is_err()).count() as i32;
-        let records = records.iter().map(|record| match record {
-            Ok(()) => PutRecordBatchResponseEntry::builder().record_id("1").build(),
-            Err(code) => PutRecordBatchResponseEntry::builder().error_code(*code).error_message("why").build(),
-        });
-        let answer = PutRecordBatchOutput::builder().failed_put_count(failed);
-        answer.set_request_responses(Some(records.collect())).build().unwrap()
-    }
-
-    #[test]
-    fn c2_each_record_has_a_fate_of_its_own() {
-        let failed = [Ok(()), Err("ServiceUnavailableException"), Ok(()), Err("InternalFailure")];
-        let outcome = outcome(4, &answer(&failed)).unwrap();
-        assert_eq!((outcome.accepted_count(), outcome.rejected().count()), (2, 0));
-        assert_eq!(outcome.undelivered().collect::<Vec<_>>(), [1, 3]);
-    }
-
-    #[test]
-    fn an_answer_about_other_records_confirms_nothing() {
-        for sent in [1, 3] {
-            let error = outcome(sent, &answer(&[Ok(()), Ok(())])).unwrap_err();
-            assert_eq!((error.kind(), error.certainty()), (ErrorKind::Protocol, Certainty::Unknown));
-        }
-        let silent = PutRecordBatchResponseEntry::builder().build();
-        let silent = PutRecordBatchOutput::builder().failed_put_count(0).request_responses(silent).build().unwrap();
-        assert_eq!(outcome(1, &silent).unwrap().undelivered().collect::<Vec<_>>(), [0]);
-    }
 
     #[test]
     fn a_wrong_configuration_is_refused() {

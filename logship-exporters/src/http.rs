@@ -18,6 +18,7 @@ use serde::Deserialize;
 use crate::delivery::{Answer, Delivery, basic, host_of, parse_url, secret_value};
 pub use crate::delivery::{Connection, TlsVersion};
 use crate::encode::Records;
+use crate::fnv::Fnv128;
 use crate::rotated::Rotated;
 
 const OPERATION: &str = "http export";
@@ -285,11 +286,7 @@ impl Exporter for Http {
     /// Reads the secrets anew: files and environments change when credentials are rotated.
     async fn refresh(&self) -> Result<(), Error> {
         let fresh = headers(&self.config, self.url_auth.as_ref(), &self.context)?;
-        if !self.headers.renew(fresh) {
-            let message = "the credentials are still the ones that were not let in";
-            return Err(Error::new(ErrorKind::Auth, "http refresh", message).with("host", host_of(&self.url)));
-        }
-        Ok(())
+        self.headers.renew(fresh, "http refresh").map_err(|error| error.with("host", host_of(&self.url)))
     }
 
     /// Asks for the head of the address. Any answer will do but one that does not let us in, for many servers that
@@ -356,21 +353,17 @@ fn all_but(rejected: &[Rejected], records: usize) -> Option<Outcome> {
     Some(outcome.build())
 }
 
-/// A hash of the ids of all records: FNV-1a of 128 bits, which is the same on every machine
-/// (<https://datatracker.ietf.org/doc/draft-eastlake-fnv/>).
+/// A hash of the ids of all records.
 fn idempotency_key(chunk: &Chunk) -> String {
-    let mut hash: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
     let mut id = Vec::new();
-    for record in chunk.ids() {
+    let of_all = chunk.ids().fold(Fnv128::new(), |hash, record| {
         id.clear();
         record.write(&mut id);
         // No id holds this byte, which is not UTF-8, so that ids do not run into each other.
         id.push(0xff);
-        for byte in &id {
-            hash = (hash ^ u128::from(*byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b);
-        }
-    }
-    format!("{hash:032x}")
+        hash.with(&id)
+    });
+    of_all.to_string()
 }
 
 /// The headers of every request, secrets included.

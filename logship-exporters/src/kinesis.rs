@@ -6,21 +6,20 @@ use std::fmt;
 use std::sync::Arc;
 
 use aws_sdk_kinesis::Client;
-use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_kinesis::operation::put_records::{PutRecordsError, PutRecordsOutput};
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::PutRecordsRequestEntry;
 pub use logship_connect::aws::{AssumeRole, AwsConfig, AwsCredentials};
-use logship_connect::aws::{Aws, failure};
+use logship_connect::aws::{Aws, failure, is_denied};
 pub use logship_connect::{Connection, TlsVersion};
 use logship_core::{
-    Advice, BuildContext, Capabilities, Certainty, Chunk, Encoding, Error, ErrorKind, Exporter, Limits, Outcome,
-    Registry, async_trait, read_fields,
+    BuildContext, Capabilities, Chunk, Encoding, Error, ErrorKind, Exporter, Limits, Outcome, Registry, async_trait,
+    read_fields,
 };
 use serde::Deserialize;
 use tokio::sync::OnceCell;
 
 use self::encoding::{FRAME, Keyed, entries};
+use crate::put_records::{outcome, refused};
 
 /// Records of a request.
 /// <https://docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecords.html>, as what follows.
@@ -191,8 +190,11 @@ impl Exporter for Kinesis {
         let entries: Vec<_> = entries.into_iter().map(entry).collect::<Result<_, Error>>()?;
         let put = self.client().await?.put_records().stream_name(&self.config.stream_name);
         match put.set_records(Some(entries)).send().await {
-            Ok(answer) => outcome(chunk.len(), &answer),
-            Err(error) => Err(refused(error).with("stream", &self.config.stream_name)),
+            Ok(answer) => {
+                let answers = answer.records().iter().map(|record| (record.error_code(), record.sequence_number()));
+                outcome("kinesis put", chunk.len(), answers)
+            }
+            Err(error) => Err(refused(failure("kinesis put", error)).with("stream", &self.config.stream_name)),
         }
     }
 
@@ -203,43 +205,12 @@ impl Exporter for Kinesis {
     /// Looks for the stream. Rights to write do not include the right to look, so being refused that is no failure.
     async fn check(&self) -> Result<(), Error> {
         let asked = self.client().await?.describe_stream_summary().stream_name(&self.config.stream_name).send().await;
-        match asked {
+        match asked.map_err(|error| failure("kinesis check", error)) {
             Ok(_) => Ok(()),
-            Err(error) if code(&error) == "AccessDeniedException" => Ok(()),
-            Err(error) => Err(failure("kinesis check", error).with("stream", &self.config.stream_name)),
+            Err(error) if is_denied(&error) => Ok(()),
+            Err(error) => Err(error.with("stream", &self.config.stream_name)),
         }
     }
-}
-
-fn code<E: ProvideErrorMetadata>(error: &SdkError<E>) -> &str {
-    error.as_service_error().and_then(ProvideErrorMetadata::code).unwrap_or_default()
-}
-
-/// The error of a request that was refused as a whole.
-fn refused(error: SdkError<PutRecordsError>) -> Error {
-    // Of one record, which is not named: the halves will tell.
-    let is_of_one = matches!(code(&error), "InvalidArgumentException" | "ValidationException");
-    let error = failure("kinesis put", error);
-    if is_of_one { error.advise(Advice::Split) } else { error }
-}
-
-/// What became of each record. Those that Kinesis did not take it names with `ProvisionedThroughputExceededException` or
-/// `InternalFailure`, both of which may pass.
-fn outcome(len: usize, answer: &PutRecordsOutput) -> Result<Outcome, Error> {
-    if answer.records().len() != len {
-        let message = "the answer speaks of other records than were sent";
-        return Err(Error::new(ErrorKind::Protocol, "kinesis put", message).certainty_is(Certainty::Unknown));
-    }
-    let mut outcome = Outcome::builder(len);
-    for (place, record) in answer.records().iter().enumerate() {
-        match (record.error_code(), record.sequence_number()) {
-            (Some(_), _) => outcome.retry(place),
-            (None, Some(_)) => outcome.accepted(place),
-            // It says nothing of this one.
-            (None, None) => {}
-        }
-    }
-    Ok(outcome.build())
 }
 
 impl fmt::Debug for Kinesis {
@@ -253,35 +224,7 @@ impl fmt::Debug for Kinesis {
 
 #[cfg(test)]
 mod tests {
-    use aws_sdk_kinesis::types::PutRecordsResultEntry;
-
     use super::*;
-
-    fn answer(records: &[Result<(), &str>]) -> PutRecordsOutput {
-        let records = records.iter().map(|record| match record {
-            Ok(()) => PutRecordsResultEntry::builder().sequence_number("1").shard_id("s").build(),
-            Err(code) => PutRecordsResultEntry::builder().error_code(*code).error_message("why").build(),
-        });
-        PutRecordsOutput::builder().set_records(Some(records.collect())).build().unwrap()
-    }
-
-    #[test]
-    fn c2_each_record_has_a_fate_of_its_own() {
-        let failed = [Ok(()), Err("ProvisionedThroughputExceededException"), Ok(()), Err("InternalFailure")];
-        let outcome = outcome(4, &answer(&failed)).unwrap();
-        assert_eq!((outcome.accepted_count(), outcome.rejected().count()), (2, 0));
-        assert_eq!(outcome.undelivered().collect::<Vec<_>>(), [1, 3]);
-    }
-
-    #[test]
-    fn an_answer_about_other_records_confirms_nothing() {
-        for sent in [1, 3] {
-            let error = outcome(sent, &answer(&[Ok(()), Ok(())])).unwrap_err();
-            assert_eq!((error.kind(), error.certainty()), (ErrorKind::Protocol, Certainty::Unknown));
-        }
-        let silent = PutRecordsOutput::builder().records(PutRecordsResultEntry::builder().build()).build().unwrap();
-        assert_eq!(outcome(1, &silent).unwrap().undelivered().collect::<Vec<_>>(), [0]);
-    }
 
     #[test]
     fn a_wrong_configuration_is_refused() {

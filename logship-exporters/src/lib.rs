@@ -64,6 +64,15 @@ pub mod encode;
 pub mod file;
 #[cfg(feature = "firehose")]
 pub mod firehose;
+#[cfg(any(
+    feature = "elasticsearch",
+    feature = "file",
+    feature = "http",
+    feature = "opensearch",
+    feature = "_fuzzing",
+    feature = "_objects"
+))]
+mod fnv;
 #[cfg(feature = "_fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -91,6 +100,8 @@ pub mod opensearch;
 pub mod otlp;
 #[cfg(feature = "otlp-sdk")]
 pub mod otlp_sdk;
+#[cfg(any(feature = "firehose", feature = "kinesis"))]
+mod put_records;
 #[cfg(any(feature = "elasticsearch", feature = "_fuzzing", feature = "_http"))]
 mod retry_after;
 #[cfg(feature = "_http")]

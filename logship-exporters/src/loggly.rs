@@ -209,11 +209,7 @@ impl Exporter for Loggly {
     /// Reads the token anew.
     async fn refresh(&self) -> Result<(), Error> {
         let fresh = address(&self.base, &self.config, &self.context)?;
-        if !self.url.renew(fresh) {
-            let message = "the token is still the one that was not let in";
-            return Err(Error::new(ErrorKind::Auth, "loggly refresh", message).with("host", host_of(&self.base)));
-        }
-        Ok(())
+        self.url.renew(fresh, "loggly refresh").map_err(|error| error.with("host", host_of(&self.base)))
     }
 
     /// Asks for the head of the address, as an empty event would be one. Any answer will do but one that does not let

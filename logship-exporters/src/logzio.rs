@@ -271,11 +271,7 @@ impl Exporter for Logzio {
     /// Reads the token anew.
     async fn refresh(&self) -> Result<(), Error> {
         let fresh = address(&self.listener, &self.config, &self.context)?;
-        if !self.url.renew(fresh) {
-            let message = "the token is still the one that was not let in";
-            return Err(Error::new(ErrorKind::Auth, "logzio refresh", message).with("host", host_of(&self.listener)));
-        }
-        Ok(())
+        self.url.renew(fresh, "logzio refresh").map_err(|error| error.with("host", host_of(&self.listener)))
     }
 
     /// Sends an empty body, which an account that knows the token takes or calls bad input.

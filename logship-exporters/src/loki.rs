@@ -376,11 +376,7 @@ impl Exporter for Loki {
     /// Reads the secrets anew.
     async fn refresh(&self) -> Result<(), Error> {
         let fresh = headers(&self.config, self.url_auth.as_ref(), &self.context)?;
-        if !self.headers.renew(fresh) {
-            let message = "the credentials are still the ones that were not let in";
-            return Err(Error::new(ErrorKind::Auth, "loki refresh", message).with("host", host_of(&self.url)));
-        }
-        Ok(())
+        self.headers.renew(fresh, "loki refresh").map_err(|error| error.with("host", host_of(&self.url)))
     }
 
     /// Pushes no streams, which whoever may push is told to be too few.

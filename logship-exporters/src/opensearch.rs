@@ -326,16 +326,14 @@ impl Exporter for OpenSearch {
 
     /// Reads the secrets anew.
     async fn refresh(&self) -> Result<(), Error> {
-        let is_new = match &self.auth {
-            Auth::Header(current) => current.renew(header(&self.config.auth, &self.context)?),
+        match &self.auth {
+            Auth::Header(current) => {
+                let fresh = header(&self.config.auth, &self.context)?;
+                current.renew(fresh, "opensearch refresh").map_err(|error| error.with("hosts", &self.hosts))
+            }
             #[cfg(feature = "opensearch-aws")]
-            Auth::Signed(signer) => return signer.refresh().await,
-        };
-        if !is_new {
-            let message = "the credentials are still the ones that were not let in";
-            return Err(Error::new(ErrorKind::Auth, "opensearch refresh", message).with("hosts", &self.hosts));
+            Auth::Signed(signer) => signer.refresh().await,
         }
-        Ok(())
     }
 
     /// Asks for the root of the cluster. Credentials that may write but not look at the cluster get a 403, which shows

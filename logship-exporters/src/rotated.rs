@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use logship_core::{Error, ErrorKind};
+
 /// What lets us in, and which of it did not. Several requests may have been under way with credentials that were
 /// replaced: when one of them has found the new ones, the others have no reason to stop. So what is read anew is held
 /// against what was refused, not against what is now in use.
@@ -29,14 +31,15 @@ impl<T: Clone + PartialEq> Rotated<T> {
         self.write().refused = Some(value);
     }
 
-    /// Uses this from now on; false if it is what was not let in.
-    pub(crate) fn renew(&self, fresh: T) -> bool {
+    /// Uses this from now on; an error if it is what was not let in.
+    pub(crate) fn renew(&self, fresh: T, operation: &'static str) -> Result<(), Error> {
         let mut state = self.write();
         if *state.refused.as_ref().unwrap_or(&state.current) == fresh {
-            return false;
+            let message = "the credentials are still the ones that were not let in";
+            return Err(Error::new(ErrorKind::Auth, operation, message));
         }
         state.current = fresh;
-        true
+        Ok(())
     }
 
     fn read(&self) -> RwLockReadGuard<'_, State<T>> {

@@ -4,11 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use aws_sdk_sqs::Client;
-use aws_sdk_sqs::error::ProvideErrorMetadata;
 use aws_sdk_sqs::operation::send_message_batch::SendMessageBatchOutput;
 use aws_sdk_sqs::types::{QueueAttributeName, SendMessageBatchRequestEntry};
 pub use logship_connect::aws::{AssumeRole, AwsConfig, AwsCredentials};
-use logship_connect::aws::{Aws, failure};
+use logship_connect::aws::{Aws, error_code, failure, is_denied};
 pub use logship_connect::{Connection, TlsVersion};
 use logship_core::{
     Advice, BuildContext, Capabilities, Chunk, Compression, Encoding, Error, ErrorKind, Exporter, Limits, Outcome,
@@ -154,19 +153,16 @@ impl Exporter for Sqs {
     }
 
     async fn export(&self, chunk: &Chunk) -> Result<Outcome, Error> {
-        const OPERATION: &str = "sqs send";
         let entries = entries(chunk)?;
         let send = self.client().await?.send_message_batch().queue_url(&self.config.queue_url);
         match send.set_entries(Some(entries)).send().await {
             Ok(answer) => outcome(chunk.len(), &answer),
             Err(error) => {
-                let code = error.as_service_error().and_then(ProvideErrorMetadata::code).unwrap_or_default().to_owned();
-                let error = failure(OPERATION, error).with("queue", &self.config.queue_url);
-                Err(if is_code(&code, "BatchRequestTooLong") || is_code(&code, "InvalidMessageContents") {
+                let error = failure("sqs send", error).with("queue", &self.config.queue_url);
+                Err(match error_code(&error) {
                     // Of one message, which is not named: the halves will tell.
-                    error.advise(Advice::Split)
-                } else {
-                    error
+                    "BatchRequestTooLong" | "InvalidMessageContents" => error.advise(Advice::Split),
+                    _ => error,
                 })
             }
         }
@@ -179,22 +175,13 @@ impl Exporter for Sqs {
     /// Looks for the queue. Rights to send do not include the right to look, so being refused that is no failure.
     async fn check(&self) -> Result<(), Error> {
         let asked = self.client().await?.get_queue_attributes().queue_url(&self.config.queue_url);
-        match asked.attribute_names(QueueAttributeName::QueueArn).send().await {
+        let asked = asked.attribute_names(QueueAttributeName::QueueArn).send().await;
+        match asked.map_err(|error| failure("sqs check", error)) {
             Ok(_) => Ok(()),
-            Err(error) => {
-                let code = error.as_service_error().and_then(ProvideErrorMetadata::code).unwrap_or_default();
-                if is_code(code, "AccessDenied") || is_code(code, "AccessDeniedException") {
-                    return Ok(());
-                }
-                Err(failure("sqs check", error).with("queue", &self.config.queue_url))
-            }
+            Err(error) if is_denied(&error) => Ok(()),
+            Err(error) => Err(error.with("queue", &self.config.queue_url)),
         }
     }
-}
-
-/// Whether this is that code: some come with the name of the service before them.
-fn is_code(code: &str, name: &str) -> bool {
-    code.rsplit('.').next() == Some(name)
 }
 
 /// A message of each line, called by its place.

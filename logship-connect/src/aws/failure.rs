@@ -60,6 +60,21 @@ where
     }
 }
 
+/// The code that AWS gave with an error of [`failure`], without what names a service before it. Empty where it gave none.
+pub fn error_code(error: &Error) -> &str {
+    bare(error.context("code").unwrap_or_default())
+}
+
+/// Whether AWS has said that the credentials do not have the right to do this.
+pub fn is_denied(error: &Error) -> bool {
+    matches!(error_code(error), "AccessDenied" | "AccessDeniedException")
+}
+
+/// A code as the documents write it. What stands before a dot or a hash names a service.
+fn bare(code: &str) -> &str {
+    code.rsplit(['.', '#']).next().unwrap_or(code)
+}
+
 /// What kind of error a code alone says it is.
 pub(super) fn kind_of(code: &str) -> ErrorKind {
     classify(code, 0).0
@@ -67,11 +82,11 @@ pub(super) fn kind_of(code: &str) -> ErrorKind {
 
 /// What a code means, and, where there is none that is known, the status
 /// (<https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/CommonErrors.html>, and the like of the other
-/// services). What stands before a dot in a code names a service.
+/// services).
 fn classify(code: &str, status: u16) -> (ErrorKind, Advice, Certainty, &'static str) {
     use Certainty::{NotDelivered, Unknown};
     let later = Advice::After(None);
-    match (code.rsplit('.').next().unwrap_or(code), status) {
+    match (bare(code), status) {
         (
             "ThrottlingException"
             | "KMSThrottlingException"
@@ -159,5 +174,17 @@ mod tests {
             let (found, advised, certain, _) = classify(code, status);
             assert_eq!((found, advised, certain), (kind, advice, certainty), "{code} {status}");
         }
+    }
+
+    #[test]
+    fn a_code_is_told_whatever_service_it_names() {
+        for code in ["AccessDenied", "KMS.AccessDeniedException", "com.amazonaws.kinesis#AccessDeniedException"] {
+            let error = Error::new(ErrorKind::Auth, "put", "not allowed").with("code", code);
+            assert!(is_denied(&error), "{code}");
+        }
+        let coded = |code| Error::new(ErrorKind::Rejected, "put", "refused the request").with("code", code);
+        assert_eq!(error_code(&coded("AWS.SimpleQueueService.BatchRequestTooLong")), "BatchRequestTooLong");
+        assert!(!is_denied(&coded("KMSAccessDeniedException")));
+        assert_eq!(error_code(&Error::new(ErrorKind::Timeout, "put", "no answer in time")), "");
     }
 }

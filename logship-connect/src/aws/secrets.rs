@@ -15,7 +15,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock};
 
-use logship_core::{Advice, BuildContext, Certainty, Error, ErrorKind, Secret, SecretProvider, async_trait};
+use logship_core::{BuildContext, Certainty, Error, ErrorKind, Secret, SecretProvider, async_trait};
 use serde_json::{Map, Value};
 use tokio::sync::Mutex;
 
@@ -76,16 +76,9 @@ impl AwsSecrets {
         })
     }
 
-    /// Asks for one secret and keeps it; with new credentials, if those there were have ended.
+    /// Asks for one secret and keeps it.
     async fn ask(&self, name: &str) -> Result<(), Error> {
-        let asked = match self.value(name).await {
-            Err(error) if error.advice() == Advice::Refresh => match self.aws.refresh().await {
-                Ok(()) => self.value(name).await,
-                Err(_) => Err(error.advise(Advice::Never)),
-            },
-            asked => asked,
-        };
-        let secret = asked.map_err(|error| error.with("secret", name))?;
+        let secret = self.value(name).await.map_err(|error| error.with("secret", name))?;
         self.found.write().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), secret);
         Ok(())
     }
@@ -95,9 +88,9 @@ impl AwsSecrets {
         let place = place.ok_or_else(|| wrong("there is no name behind that of the store"))?;
         let text = match place.store {
             #[cfg(feature = "ssm")]
-            Store::Ssm => ssm::get(self.aws.sdk_config().await?, place.id).await?,
+            Store::Ssm => ssm::get(&self.aws, place.id).await?,
             #[cfg(feature = "secretsmanager")]
-            Store::SecretsManager => secretsmanager::get(self.aws.sdk_config().await?, place.id).await?,
+            Store::SecretsManager => secretsmanager::get(&self.aws, place.id).await?,
             #[cfg(not(all(feature = "ssm", feature = "secretsmanager")))]
             store => return Err(wrong(format!("the Cargo feature `{}` is not switched on", store.name()))),
         };

@@ -37,7 +37,7 @@ pub(crate) struct Cut {
 pub(crate) struct Span {
     pub(crate) partition: usize,
     /// Where the partition was covered before.
-    pub(crate) begins: Arc<Start>,
+    pub(crate) begins: Start,
     /// Everything up to here is in this chunk or an earlier one, or is not wanted. Of late records the position and
     /// time of the first, which say nothing.
     pub(crate) end: Covered,
@@ -77,9 +77,18 @@ pub(crate) struct Chunker {
     /// The group of a page that was measured last, and the most that it adds.
     measured: Option<(Arc<EncodedPage>, std::ops::Range<usize>, usize)>,
     on_reject: OnReject,
-    /// Where each partition is covered, by the lane's number of it: where the next chunk begins.
-    covered: Vec<Arc<Start>>,
+    /// By the lane's number of it.
+    partitions: Vec<Place>,
     open: Open,
+}
+
+/// How far a partition has come.
+#[derive(Debug)]
+struct Place {
+    /// Up to where it is covered: where the next chunk begins.
+    covered: Start,
+    /// Which span of the waiting chunk is its.
+    span: Option<usize>,
 }
 
 /// A record that goes into the waiting chunk.
@@ -127,14 +136,14 @@ impl Chunker {
             grouping: encoding.and_then(|encoding| encoding.grouping()),
             measured: None,
             on_reject,
-            covered: Vec::new(),
+            partitions: Vec::new(),
             open: Open::default(),
         }
     }
 
     /// Adds the next partition, which is covered up to `start`.
     pub(crate) fn add_partition(&mut self, start: Start) {
-        self.covered.push(Arc::new(start));
+        self.partitions.push(Place { covered: start, span: None });
     }
 
     /// Whether no record is waiting.
@@ -149,7 +158,7 @@ impl Chunker {
 
     /// Where a partition is covered.
     pub(crate) fn covered(&self, partition: usize) -> &Start {
-        &self.covered[partition]
+        &self.partitions[partition].covered
     }
 
     /// Takes a page, in the order of its partition. `watch` knows what of it has been taken before.
@@ -194,7 +203,7 @@ impl Chunker {
                     let taken = Taken { index, bytes, group_len, again, cut_late, refused };
                     if self.is_full(input, &taken) {
                         if let Some(covered) = covered {
-                            self.cover(input.partition, &at(covered, &input.page));
+                            self.cover(input.partition, &Covered::at(covered, &input.page));
                         }
                         let cut = self.cut();
                         let late = cut.as_ref().filter(|cut| cut.late);
@@ -215,8 +224,8 @@ impl Chunker {
         self.measured = None;
         let end = match (pushed.stopped, input.page.next()) {
             (false, Some(next)) if watch.is_some_and(|watch| watch.is_again(next)) => None,
-            (false, Some(next)) => Some(behind(next, covered, &input.page)),
-            _ => covered.map(|record| at(record, &input.page)),
+            (false, Some(next)) => Some(Covered::behind(next, covered, &input.page)),
+            _ => covered.map(|record| Covered::at(record, &input.page)),
         };
         pushed.skipped_to = end.filter(|end| !self.cover(input.partition, end));
         pushed
@@ -265,11 +274,12 @@ impl Chunker {
 
     /// Puts neighbouring records that are not late into the waiting chunk, but for the count of their bytes.
     fn extend(&mut self, input: &Input, range: std::ops::Range<usize>) {
-        let covered = &self.covered[input.partition];
+        let place = &mut self.partitions[input.partition];
         let open = &mut self.open;
-        open.begins.get_or_insert_with(|| Arc::new(Begins::Reading(Start::clone(covered))));
-        if !open.spans.iter().any(|span| span.partition == input.partition) {
-            let (begins, end) = (Arc::clone(covered), at(input.page.head(range.start), &input.page));
+        open.begins.get_or_insert_with(|| Arc::new(Begins::Reading(place.covered.clone())));
+        if place.span.is_none() {
+            place.span = Some(open.spans.len());
+            let (begins, end) = (place.covered.clone(), Covered::at(input.page.head(range.start), &input.page));
             open.spans.push(Span { partition: input.partition, begins, end });
         }
         open.records += range.len();
@@ -292,8 +302,12 @@ impl Chunker {
             return None;
         }
         let open = std::mem::take(&mut self.open);
-        for span in open.spans.iter().filter(|_| !open.late) {
-            self.covered[span.partition] = Arc::new(Start::After(span.end.position.clone()));
+        for span in &open.spans {
+            let place = &mut self.partitions[span.partition];
+            place.span = None;
+            if !open.late {
+                place.covered = Start::After(span.end.position.clone());
+            }
         }
         let chunk = Chunk {
             offset_key: Arc::clone(&self.offset_key),
@@ -310,7 +324,7 @@ impl Chunker {
 
     /// A partition is covered, and durably so, without a chunk.
     pub(crate) fn skipped(&mut self, partition: usize, end: Cursor) {
-        self.covered[partition] = Arc::new(Start::After(end));
+        self.partitions[partition].covered = Start::After(end);
     }
 
     /// Why the destination's limits refuse a record, if they do.
@@ -420,26 +434,10 @@ impl Chunker {
         if self.open.late {
             return false;
         }
-        match self.open.spans.iter_mut().find(|span| span.partition == partition) {
-            Some(span) => {
-                span.end = end.clone();
-                true
-            }
-            None => false,
-        }
+        let Some(span) = self.partitions[partition].span else { return false };
+        self.open.spans[span].end = end.clone();
+        true
     }
-}
-
-/// Covered up to the end of a page, whose last record that counts is `last`.
-fn behind(end: &Cursor, last: Option<Head<'_>>, page: &Page) -> Covered {
-    // What lies behind the last record was not given, so its time is not known.
-    let time = last.filter(|last| last.position == end).map_or(page.read_at, |last| last.timestamp);
-    Covered { position: end.detached(), time, read_at: page.read_at }
-}
-
-/// Covered up to and including a record.
-fn at(record: Head<'_>, page: &Page) -> Covered {
-    Covered { position: record.position.detached(), time: record.timestamp, read_at: page.read_at }
 }
 
 #[cfg(test)]
@@ -657,6 +655,21 @@ mod tests {
         any.push(&input(1, &page("b", &["2"], 1)), None, NOW);
         let cut = any.cut().unwrap();
         assert_eq!((body(&cut).as_str(), cut.spans.len()), ("[1,2]", 2));
+    }
+
+    #[test]
+    fn p1_each_chunk_covers_each_of_many_partitions_from_where_the_last_one_ended() {
+        let mut chunker = chunker(Limits::none().chunk_records_max(3), Query::all(), true);
+        let mut cuts = Vec::new();
+        for (first, partition) in [(1, 0), (1, 1), (3, 0), (3, 1)] {
+            let page = page(["a", "b"][partition], &["x", "y"], first);
+            cuts.extend(chunker.push(&input(partition, &page), None, NOW).cuts);
+        }
+        cuts.extend(chunker.cut());
+        let position = |start: &Start| if let Start::After(cursor) = start { cursor.as_number() } else { 0 };
+        let span = |span: &Span| (span.partition, position(&span.begins), span.end.position.as_number());
+        let spans: Vec<Vec<_>> = cuts.iter().map(|cut| cut.spans.iter().map(span).collect()).collect();
+        assert_eq!(spans, [vec![(0, 0, 2), (1, 0, 1)], vec![(1, 1, 2), (0, 2, 4)], vec![(1, 2, 4)]]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Makes offsets durable: one write at a time for all lanes, the newest wins.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 
 use super::ledger::Change;
 use super::signal::Signal;
-use crate::{Error, ErrorKind, LaneDelta, Lease, OffsetStore, Offsets, OffsetsDelta};
+use crate::{Cursor, Error, ErrorKind, LaneDelta, LaneOffset, Lease, OffsetStore, Offsets, OffsetsDelta, Partition};
 
 /// Collects what lanes have finished and writes it. A lane that has handed in a change gets a ticket, and the change
 /// is durable when the ticket is.
@@ -22,15 +22,15 @@ pub(crate) struct Committer {
 
 #[derive(Debug, Default)]
 struct State {
-    waiting: BTreeMap<String, Changes>,
+    waiting: BTreeMap<String, HashMap<Partition, Change>>,
     /// The ticket of the newest change that waits.
     ticket: u64,
     /// What the store holds.
     stored: Offsets,
 }
 
-/// The changes of a lane, by partition name.
-pub(crate) type Changes = BTreeMap<String, Change>;
+/// The changes of a lane, by partition.
+pub(crate) type Changes = Vec<(Partition, Change)>;
 
 /// How often a commit that fails for a passing reason is tried before the run ends.
 const ATTEMPTS_MAX: u32 = 10;
@@ -70,7 +70,7 @@ impl Committer {
     }
 
     /// What is durable for a lane.
-    pub(crate) fn stored(&self, lane: &str) -> crate::LaneOffset {
+    pub(crate) fn stored(&self, lane: &str) -> LaneOffset {
         self.lock().stored.lanes.get(lane).cloned().unwrap_or_default()
     }
 
@@ -120,15 +120,20 @@ impl State {
         let mut delta = OffsetsDelta::default();
         for (lane, changes) in std::mem::take(&mut self.waiting) {
             let stored = self.stored.lanes.get(&lane);
-            let lane_delta: &mut LaneDelta = delta.lanes.entry(lane).or_default();
+            let mut windows = BTreeMap::new();
+            let mut cursors: Vec<(String, Cursor)> = Vec::with_capacity(changes.len());
             for (partition, change) in changes {
+                let name = partition.as_str();
                 if !change.notes.is_empty() {
-                    let mut window = stored.and_then(|stored| stored.windows.get(&partition)).cloned();
+                    let mut window = stored.and_then(|stored| stored.windows.get(name)).cloned();
                     change.notes.into_iter().for_each(|note| note.apply(&mut window));
-                    lane_delta.windows.insert(partition.clone(), window);
+                    windows.insert(name.to_owned(), window);
                 }
-                lane_delta.cursors.extend(change.cursor.map(|cursor| (partition, cursor)));
+                cursors.extend(change.cursor.map(|cursor| (name.to_owned(), cursor)));
             }
+            // A map that is made of all at once costs less than one that grows.
+            let cursors = cursors.into_iter().collect();
+            delta.lanes.insert(lane, LaneDelta { cursors, windows, ..LaneDelta::default() });
         }
         delta
     }

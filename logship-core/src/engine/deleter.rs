@@ -155,7 +155,7 @@ impl Deleter {
                 _ => break,
             }
         }
-        let change = |change: Change| Changes::from([(partition.as_str().to_owned(), change)]);
+        let change = |change: Change| Changes::from([(partition.clone(), change)]);
         let forget = |to: &Cursor| Change { cursor: None, notes: vec![Note::Deleted { to: to.clone() }] };
         let lanes = self.lanes.iter().map(|(lane, _)| (lane.as_ref(), change(forget(&stretch.to))));
         let deleted = (DELETED, change(Change { cursor: Some(stretch.to.clone()), notes: Vec::new() }));

@@ -103,10 +103,12 @@ impl Courier {
             .cpu
             .run(move || {
                 let buffer = |bytes| bodies.take(bytes);
+                chunk.encode(encoding.as_ref());
                 chunk.body = Some(match shares_bodies {
                     true => chunk.pack_once(encoding.as_ref(), buffer)?,
                     false => chunk.pack_in(encoding.as_ref(), buffer)?,
                 });
+                chunk.forget_encoded();
                 Ok::<_, Error>(chunk)
             })
             .await??;

@@ -1,10 +1,11 @@
 //! A lane's way in: reads pages, finds what is late, cuts chunks.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, PoisonError};
 
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use tokio::time::Instant;
 
 use super::Mode;
@@ -15,11 +16,16 @@ use super::lane::LaneContext;
 use super::late::{Covered, Watch};
 use super::ledger::Change;
 use super::reader::Taken;
+use super::shelf::Shelf;
 use crate::encoding::EncodedPage;
 use crate::{Chunk, Cursor, Error, Idempotency, LaneOffset, PageEnd, Partition, Rejection, Start};
 
 /// Pages that are fetched at a time, each of another partition.
 const FETCHES_MAX: usize = 4;
+
+/// Pages that are taken in one go where they are there at once, so that the many small ones of many partitions do not
+/// cost a turn of the lane each.
+const AT_ONCE_MAX: usize = 64;
 
 /// Reads on in every partition, and cuts what it reads into chunks, in order.
 pub(crate) struct Intake<'a> {
@@ -28,7 +34,7 @@ pub(crate) struct Intake<'a> {
     /// Bytes this lane holds.
     gauge: Arc<Gauge>,
     partitions: Vec<Reading>,
-    numbers: BTreeMap<Partition, usize>,
+    numbers: HashMap<Partition, usize>,
     /// Partitions to read next.
     ready: VecDeque<usize>,
     pub(crate) fetches: FuturesUnordered<BoxFuture<'a, Fetched>>,
@@ -46,22 +52,25 @@ pub(crate) struct Intake<'a> {
 /// A partition as far as it has been read.
 #[derive(Debug)]
 struct Reading {
-    partition: Partition,
+    /// Where its pages are kept.
+    shelf: Arc<Shelf>,
     next: Start,
     caught_up: bool,
     /// Covered without a chunk, and not handed on yet.
     skipped_to: Option<Covered>,
     /// Where records may appear late.
-    watch: Option<Watch>,
+    watch: Option<Box<Watch>>,
 }
 
 /// What is to be done next, in order.
 #[derive(Debug)]
 pub(crate) enum Step {
-    /// Deliver a chunk; what becomes durable then, by partition.
-    Chunk { chunk: Chunk, late: bool, refused: Vec<Rejection>, changes: Vec<(Partition, Change)> },
+    /// There are more partitions. The lane numbers them as they come.
+    Partitions(Vec<Partition>),
+    /// Deliver a chunk; what becomes durable then, by the lane's number of the partition.
+    Chunk { chunk: Chunk, late: bool, refused: Vec<Rejection>, changes: Vec<(usize, Change)> },
     /// Nothing is to be delivered for this to become durable.
-    Skip { partition: Partition, change: Change },
+    Skip { partition: usize, change: Change },
 }
 
 pub(crate) type Fetched = (usize, Result<(Taken, Option<Arc<EncodedPage>>), Error>);
@@ -82,7 +91,7 @@ impl<'a> Intake<'a> {
             offset: lane.committer.stored(&courier.lane),
             gauge: Arc::default(),
             partitions: Vec::new(),
-            numbers: BTreeMap::new(),
+            numbers: HashMap::new(),
             ready: VecDeque::new(),
             fetches: FuturesUnordered::new(),
             chunker,
@@ -100,6 +109,12 @@ impl<'a> Intake<'a> {
     pub(crate) fn look_around(&mut self) {
         let (seen, news) = self.lane.news.get();
         self.news_seen = seen;
+        let mut new = Vec::new();
+        // What grows by doubling has every partition twice for a while.
+        let more = news.partitions.len().saturating_sub(self.partitions.len());
+        self.partitions.reserve(more);
+        self.numbers.reserve(more);
+        self.ready.reserve(more);
         for partition in news.partitions.iter() {
             if let Some(number) = self.numbers.get(partition) {
                 if std::mem::take(&mut self.partitions[*number].caught_up) {
@@ -113,14 +128,13 @@ impl<'a> Intake<'a> {
             self.numbers.insert(partition.clone(), number);
             self.ready.push_back(number);
             let window = self.offset.windows.remove(partition.as_str());
-            let watch = Watch::new(self.lane.remembers, window);
-            self.partitions.push(Reading {
-                partition: partition.clone(),
-                next,
-                caught_up: false,
-                skipped_to: None,
-                watch,
-            });
+            let watch = Watch::new(self.lane.remembers, window).map(Box::new);
+            let shelf = self.lane.reader.shelf(partition);
+            self.partitions.push(Reading { shelf, next, caught_up: false, skipped_to: None, watch });
+            new.push(partition.clone());
+        }
+        if !new.is_empty() {
+            self.steps.push_back(Step::Partitions(new));
         }
     }
 
@@ -139,13 +153,27 @@ impl<'a> Intake<'a> {
         self.gauge.now() + fetching <= self.lane.share || (self.gauge.now() == 0 && self.fetches.is_empty())
     }
 
+    /// Reads on, and takes what is there at once, until a chunk is cut. An error is why the lane cannot go on behind what
+    /// is cut.
+    pub(crate) fn read_on(&mut self) -> Result<(), Error> {
+        for _ in 0..AT_ONCE_MAX {
+            self.fetch();
+            let Some(Some(fetched)) = self.fetches.next().now_or_never() else { break };
+            self.fetched(fetched)?;
+            if self.steps.iter().any(|step| matches!(step, Step::Chunk { .. })) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Begins to read as many pages as there is room for.
-    pub(crate) fn fetch(&mut self) {
+    fn fetch(&mut self) {
         while self.fetches.len() < FETCHES_MAX && self.has_room() {
             let Some(number) = self.ready.pop_front() else { return };
             self.read_again_if_due(number);
             let reading = &self.partitions[number];
-            let fetch = fetch(self.lane, number, reading.partition.clone(), reading.next.clone());
+            let fetch = fetch(self.lane, number, Arc::clone(&reading.shelf), reading.next.clone());
             self.fetches.push(Box::pin(fetch));
         }
     }
@@ -186,7 +214,7 @@ impl<'a> Intake<'a> {
         let bytes = page.bytes() + encoded.as_ref().map_or(0, |encoded| 2 * encoded.bytes());
         let held = Arc::new(self.gauge.hold(bytes));
         let input = Input { partition: number, page, from, encoded, held };
-        let pushed = self.chunker.push(&input, reading.watch.as_ref(), self.lane.clock.now());
+        let pushed = self.chunker.push(&input, reading.watch.as_deref(), self.lane.clock.now());
         self.pushed(&input, pushed)?;
         self.finish_reading_again(&input);
         Ok(())
@@ -260,9 +288,9 @@ impl<'a> Intake<'a> {
             self.cut();
         }
         let reading = &mut self.partitions[input.partition];
-        if let Some(note) = reading.watch.as_mut().and_then(Watch::was_read_again) {
+        if let Some(note) = reading.watch.as_mut().and_then(|watch| watch.was_read_again()) {
             let change = Change { cursor: None, notes: vec![note] };
-            self.steps.push_back(Step::Skip { partition: reading.partition.clone(), change });
+            self.steps.push_back(Step::Skip { partition: input.partition, change });
         }
     }
 
@@ -281,7 +309,7 @@ impl<'a> Intake<'a> {
             let note = reading.watch.as_mut().and_then(|watch| watch.ships(std::iter::empty(), begins, &end));
             let change = Change { cursor: Some(end.position.clone()), notes: note.into_iter().collect() };
             self.chunker.skipped(number, end.position);
-            self.steps.push_back(Step::Skip { partition: reading.partition.clone(), change });
+            self.steps.push_back(Step::Skip { partition: number, change });
         }
     }
 
@@ -312,9 +340,10 @@ impl<'a> Intake<'a> {
     }
 
     fn was_cut(&mut self, Cut { chunk, late, refused, spans }: Cut) {
-        let mut changes = Vec::new();
+        let mut changes = Vec::with_capacity(spans.len());
         for span in spans {
-            let Reading { partition, watch, .. } = &mut self.partitions[span.partition];
+            let Reading { shelf, watch, .. } = &mut self.partitions[span.partition];
+            let partition = &shelf.partition;
             if let Some(watch) = watch.as_mut().filter(|_| self.lane.remembers.until_deleted)
                 && let Some(deleted) = self.lane.committer.look(|stored| deleter::deleted(stored, partition).cloned())
             {
@@ -326,7 +355,7 @@ impl<'a> Intake<'a> {
                 false => watch.ships(records, position(&span.begins), &span.end),
             });
             let cursor = (!late).then_some(span.end.position);
-            changes.push((partition.clone(), Change { cursor, notes: note.into_iter().collect() }));
+            changes.push((span.partition, Change { cursor, notes: note.into_iter().collect() }));
         }
         self.steps.push_back(Step::Chunk { chunk, late, refused, changes });
     }
@@ -341,23 +370,24 @@ fn position(start: &Start) -> Option<Cursor> {
 }
 
 /// Reads a page and encodes it; tries again while the source is merely unavailable.
-async fn fetch(lane: &LaneContext, number: usize, partition: Partition, start: Start) -> Fetched {
+async fn fetch(lane: &LaneContext, number: usize, shelf: Arc<Shelf>, start: Start) -> Fetched {
     let mut attempts = 0;
     let mut taken = loop {
-        let error = match lane.reader.page(lane.number, &partition, &start).await {
+        let error = match lane.reader.page(lane.number, &shelf, &start).await {
             Ok(taken) => break taken,
             Err(error) => error,
         };
         attempts += 1;
         let retry = &lane.courier.options.retry;
         if !error.is_retryable() || attempts >= retry.attempts_max {
-            return (number, Err(error.with("partition", &partition)));
+            return (number, Err(error.with("partition", &shelf.partition)));
         }
         tracing::debug!(lane = %lane.courier.lane, %error, attempts, "the source could not be read");
         let delay = {
             let mut rng = lane.courier.rng.lock().unwrap_or_else(PoisonError::into_inner);
             retry.delay(attempts, None, &mut rng)
         };
+        lane.reader.rests(lane.number);
         tokio::time::sleep(delay).await;
     };
     let encoded = match lane.courier.encoding.clone() {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use tokio::time::Instant;
 
 use super::committer::Committer;
@@ -52,6 +52,7 @@ impl LaneContext {
             let mut pass = Pass::new(self);
             let end = pass.run().await;
             pass.outbox.abandon();
+            self.reader.rests(self.number);
             match end {
                 PassEnd::CaughtUp => break LaneStatus::Complete,
                 PassEnd::Interrupted => break LaneStatus::Interrupted,
@@ -102,11 +103,19 @@ impl<'a> Pass<'a> {
             if stopping && grace_ends.is_none() {
                 grace_ends = Some(Instant::now() + lane.grace);
             }
-            if !stopping {
-                self.go_on();
+            if !stopping && let Err(error) = self.go_on() {
+                self.fail(error);
+                continue;
             }
             if let Some(end) = self.end(stopping) {
                 return end;
+            }
+            if let Some(Some(delivered)) = self.outbox.in_flight.next().now_or_never() {
+                self.outbox.delivered(delivered).unwrap_or_else(|error| self.fail(error));
+                continue;
+            }
+            if !self.moves(stopping) {
+                lane.reader.rests(lane.number);
             }
             let linger_ends = self.intake.linger_ends().filter(|end| *end > Instant::now());
             let result = tokio::select! {
@@ -134,12 +143,18 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Does whatever can be done without waiting.
-    fn go_on(&mut self) {
+    /// Whether others may wait for this lane: not for its destination, nor for new records.
+    fn moves(&self, stopping: bool) -> bool {
+        let reads = !stopping && self.failed.is_none() && !self.intake.fetches.is_empty();
+        reads || (self.outbox.in_flight.is_empty() && self.outbox.is_at_work())
+    }
+
+    /// Does whatever can be done without waiting. An error is why the lane cannot go on behind what is cut.
+    fn go_on(&mut self) -> Result<(), Error> {
         self.outbox.take(&mut self.intake.steps);
         if self.failed.is_none() {
             if !self.outbox.has_enough() {
-                self.intake.fetch();
+                self.intake.read_on()?;
             }
             self.intake.cut_if_due(self.outbox.is_idle());
             self.intake.finish_skips();
@@ -147,6 +162,7 @@ impl<'a> Pass<'a> {
         self.outbox.take(&mut self.intake.steps);
         self.outbox.pack();
         self.outbox.dispatch();
+        Ok(())
     }
 
     /// Whether the pass is over.

@@ -207,6 +207,20 @@ pub(crate) struct Covered {
     pub(crate) read_at: Timestamp,
 }
 
+impl Covered {
+    /// Covered up to the end of a page, whose last record that counts is `last`.
+    pub(crate) fn behind(end: &Cursor, last: Option<Head<'_>>, page: &Page) -> Self {
+        // What lies behind the last record was not given, so its time is not known.
+        let time = last.filter(|last| last.position == end).map_or(page.read_at, |last| last.timestamp);
+        Covered { position: end.detached(), time, read_at: page.read_at }
+    }
+
+    /// Covered up to and including a record.
+    pub(crate) fn at(record: Head<'_>, page: &Page) -> Self {
+        Covered { position: record.position.detached(), time: record.timestamp, read_at: page.read_at }
+    }
+}
+
 /// What to note of late records that were shipped.
 pub(crate) fn late<'r>(records: impl Iterator<Item = Head<'r>>) -> Option<Note> {
     let (mut to, mut time, mut ids): (Option<Cursor>, _, _) =

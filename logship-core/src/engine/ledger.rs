@@ -94,8 +94,6 @@ enum State {
 pub(crate) struct Advance {
     /// What is to be made durable.
     pub(crate) change: Change,
-    /// The chunks that the cursor passed.
-    pub(crate) chunks: Vec<u64>,
     /// The chunk of which only a part was delivered, and which the cursor entered.
     pub(crate) broken: Option<u64>,
 }
@@ -132,17 +130,21 @@ impl Ledger {
         }
     }
 
-    /// Moves over what is done.
-    pub(crate) fn advance(&mut self) -> Advance {
+    /// Moves over what is done. The chunks that the cursor passes are added to `passed`.
+    pub(crate) fn advance(&mut self, passed: &mut Vec<u64>) -> Advance {
         let mut advance = Advance::default();
         while let Some(entry) = self.entries.pop_front_if(|entry| entry.state == State::Done) {
-            advance.chunks.extend(entry.chunk);
+            passed.extend(entry.chunk);
             advance.change.merge(entry.change);
         }
         if let Some(entry) = self.entries.front_mut().filter(|entry| entry.state == State::Broken) {
             advance.change.merge(std::mem::take(&mut entry.change));
             entry.state = State::Open;
             advance.broken = entry.chunk;
+        }
+        if self.entries.is_empty() {
+            // There may be many partitions, and few of them move at a time.
+            self.entries = VecDeque::new();
         }
         advance
     }
@@ -153,6 +155,13 @@ mod tests {
     use super::*;
     use crate::SeenIds;
 
+    /// What moving the prefix gives, and the chunks that it passes.
+    fn advance(ledger: &mut Ledger) -> (Change, Vec<u64>, Option<u64>) {
+        let mut passed = Vec::new();
+        let Advance { change, broken } = ledger.advance(&mut passed);
+        (change, passed, broken)
+    }
+
     fn at(number: i64) -> Change {
         Change { cursor: Some(Cursor::number(number)), notes: Vec::new() }
     }
@@ -162,24 +171,24 @@ mod tests {
         let mut ledger = Ledger::default();
         (1..=3).for_each(|chunk| ledger.open(chunk, at(chunk as i64 * 10)));
         ledger.done(2);
-        assert_eq!(ledger.advance(), Advance::default());
+        assert_eq!(advance(&mut ledger), (Change::default(), vec![], None));
         ledger.done(1);
-        assert_eq!(ledger.advance(), Advance { change: at(20), chunks: vec![1, 2], broken: None });
+        assert_eq!(advance(&mut ledger), (at(20), vec![1, 2], None));
         ledger.done(3);
-        assert_eq!(ledger.advance(), Advance { change: at(30), chunks: vec![3], broken: None });
+        assert_eq!(advance(&mut ledger), (at(30), vec![3], None));
     }
 
     #[test]
     fn what_is_skipped_waits_for_what_is_before_it() {
         let mut ledger = Ledger::default();
         ledger.skip(at(1));
-        assert_eq!(ledger.advance().change, at(1));
+        assert_eq!(advance(&mut ledger).0, at(1));
         ledger.open(1, at(2));
         ledger.skip(at(3));
         ledger.skip(at(4));
-        assert_eq!(ledger.advance().change, Change::default());
+        assert_eq!(advance(&mut ledger).0, Change::default());
         ledger.done(1);
-        assert_eq!(ledger.advance().change, at(4));
+        assert_eq!(advance(&mut ledger).0, at(4));
     }
 
     #[test]
@@ -189,8 +198,8 @@ mod tests {
         ledger.open(2, at(20));
         ledger.done(2);
         ledger.broken(1, |_| Some(at(4)));
-        assert_eq!(ledger.advance(), Advance { change: at(4), chunks: vec![], broken: Some(1) });
-        assert_eq!(ledger.advance(), Advance::default());
+        assert_eq!(advance(&mut ledger), (at(4), vec![], Some(1)));
+        assert_eq!(advance(&mut ledger), (Change::default(), vec![], None));
     }
 
     #[test]
@@ -210,7 +219,7 @@ mod tests {
         });
         ledger.done(1);
         ledger.done(2);
-        let change = ledger.advance().change;
+        let change = advance(&mut ledger).0;
         assert_eq!(change.cursor, Some(Cursor::number(20)));
         let mut window = None;
         change.notes.into_iter().for_each(|note| note.apply(&mut window));

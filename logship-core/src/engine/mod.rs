@@ -19,6 +19,7 @@ mod outbox;
 mod part;
 mod reader;
 mod renewal;
+mod shelf;
 mod signal;
 
 use std::collections::BTreeMap;

@@ -17,8 +17,8 @@ use crate::page::Head;
 use crate::progress::Progress;
 use crate::{Chunk, Cursor, Error, Idempotency, Partition, Rejection};
 
-/// Chunks that are packed ahead of the one being sent.
-const PACKED_AHEAD: usize = 1;
+/// Chunks that are being packed at a time where the destination waits for them: one processor is too few then.
+const PACKING_MAX: usize = 2;
 
 /// Chunks that may be delivered and not yet durable, beyond those under way, where a repeat does no harm.
 const UNCOMMITTED_EXTRA: usize = 8;
@@ -26,7 +26,8 @@ const UNCOMMITTED_EXTRA: usize = 8;
 /// Delivers chunks, as many at a time as the lane allows, and moves the offset over what has no gap before it.
 pub(crate) struct Outbox<'a> {
     lane: &'a LaneContext,
-    ledgers: BTreeMap<Partition, Ledger>,
+    /// By the lane's number of the partition.
+    ledgers: Vec<(Partition, Ledger)>,
     /// Cut, not yet packed.
     cuts: VecDeque<(u64, Parcel)>,
     pub(crate) packing: FuturesOrdered<BoxFuture<'a, Packed>>,
@@ -47,7 +48,7 @@ pub(crate) type Packed = (u64, Result<Parcel, Error>);
 
 #[derive(Debug)]
 struct OpenChunk {
-    partitions: Vec<Partition>,
+    partitions: Vec<usize>,
     /// Partitions whose cursor has not passed it.
     partitions_left: usize,
     late: bool,
@@ -55,7 +56,7 @@ struct OpenChunk {
     stage: Stage,
     /// Of a chunk that failed: the records before the first unfinished one, by partition. Once the cursor has passed
     /// them they are not sent again.
-    finished: BTreeMap<Partition, u64>,
+    finished: BTreeMap<usize, u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +74,7 @@ impl<'a> Outbox<'a> {
     pub(crate) fn new(lane: &'a LaneContext) -> Self {
         Outbox {
             lane,
-            ledgers: BTreeMap::new(),
+            ledgers: Vec::new(),
             cuts: VecDeque::new(),
             packing: FuturesOrdered::new(),
             packed: VecDeque::new(),
@@ -110,6 +111,11 @@ impl<'a> Outbox<'a> {
         !self.in_flight.is_empty() || !self.committing.is_empty()
     }
 
+    /// Whether something is being packed or made durable.
+    pub(crate) fn is_at_work(&self) -> bool {
+        !self.packing.is_empty() || !self.committing.is_empty()
+    }
+
     /// Whether nothing of what was cut will be sent any more.
     pub(crate) fn is_spent(&self) -> bool {
         self.blocked || self.nothing_waits()
@@ -120,8 +126,11 @@ impl<'a> Outbox<'a> {
         let mut skipped = BTreeSet::new();
         for step in steps.drain(..) {
             match step {
+                Step::Partitions(new) => {
+                    self.ledgers.extend(new.into_iter().map(|partition| (partition, Ledger::default())));
+                }
                 Step::Skip { partition, change } => {
-                    self.ledgers.entry(partition.clone()).or_default().skip(change);
+                    self.ledgers[partition].1.skip(change);
                     skipped.insert(partition);
                 }
                 Step::Chunk { chunk, late, refused, changes } => self.open(chunk, late, refused, changes),
@@ -130,12 +139,12 @@ impl<'a> Outbox<'a> {
         self.advance(skipped);
     }
 
-    fn open(&mut self, chunk: Chunk, late: bool, refused: Vec<Rejection>, changes: Vec<(Partition, Change)>) {
+    fn open(&mut self, chunk: Chunk, late: bool, refused: Vec<Rejection>, changes: Vec<(usize, Change)>) {
         let number = self.next_chunk;
         self.next_chunk += 1;
-        let partitions: Vec<Partition> = changes.iter().map(|(partition, _)| partition.clone()).collect();
+        let partitions: Vec<usize> = changes.iter().map(|(partition, _)| *partition).collect();
         for (partition, change) in changes {
-            self.ledgers.entry(partition).or_default().open(number, change);
+            self.ledgers[partition].1.open(number, change);
         }
         let (partitions_left, records) = (partitions.len(), chunk.len() as u64);
         let stage = Stage::Waiting;
@@ -144,9 +153,11 @@ impl<'a> Outbox<'a> {
         self.cuts.push_back((number, Parcel { chunk, refused, held: None }));
     }
 
-    /// Packs ahead of what is being sent.
+    /// Packs one chunk ahead of those being sent. More would hold memory and send nothing sooner.
     pub(crate) fn pack(&mut self) {
-        while self.packing.len() + self.packed.len() <= PACKED_AHEAD {
+        let is_busy = self.in_flight.len() >= self.lane.courier.options.concurrency;
+        let packing_max = if is_busy { 1 } else { PACKING_MAX };
+        while self.packed.is_empty() && self.packing.len() < packing_max {
             let Some((number, parcel)) = self.cuts.pop_front() else { return };
             let courier = &self.lane.courier;
             self.packing.push_back(Box::pin(async move { (number, courier.pack(parcel).await) }));
@@ -207,15 +218,15 @@ impl<'a> Outbox<'a> {
             None => {
                 open.stage = Stage::Delivered;
                 for partition in &partitions {
-                    self.ledgers.entry(partition.clone()).or_default().done(number);
+                    self.ledgers[*partition].1.done(number);
                 }
                 self.count_delivered(number, &chunk);
                 Ok(())
             }
             Some(error) => {
                 let repeated = standing.iter().filter(|standing| **standing != Standing::Open).count() as u64;
-                for partition in &partitions {
-                    let ledger = self.ledgers.entry(partition.clone()).or_default();
+                for at in &partitions {
+                    let (partition, ledger) = &mut self.ledgers[*at];
                     let records = match open.late {
                         true => {
                             let finished = finished(&chunk, &standing, partition);
@@ -230,7 +241,7 @@ impl<'a> Outbox<'a> {
                             records
                         }
                     };
-                    open.finished.insert(partition.clone(), records as u64);
+                    open.finished.insert(*at, records as u64);
                 }
                 open.stage = Stage::Failed { repeated };
                 self.blocked = true;
@@ -255,21 +266,21 @@ impl<'a> Outbox<'a> {
     }
 
     /// Hands what may become durable to the committer.
-    fn advance(&mut self, partitions: impl IntoIterator<Item = Partition>) {
+    fn advance(&mut self, partitions: impl IntoIterator<Item = usize>) {
         let mut changes = Changes::new();
-        let mut passed: Vec<u64> = Vec::new();
-        for partition in partitions {
-            let Some(ledger) = self.ledgers.get_mut(&partition) else { continue };
-            let advance = ledger.advance();
+        let (mut done, mut passed): (Vec<u64>, Vec<u64>) = (Vec::new(), Vec::new());
+        for at in partitions {
+            let (partition, ledger) = &mut self.ledgers[at];
+            let advance = ledger.advance(&mut done);
             if !advance.change.is_empty() {
-                changes.insert(partition.as_str().to_owned(), advance.change);
+                changes.push((partition.clone(), advance.change));
             }
             if let Some(open) = advance.broken.and_then(|number| self.open_chunks.get_mut(&number))
                 && let Stage::Failed { repeated } = &mut open.stage
             {
-                *repeated -= open.finished.remove(&partition).unwrap_or_default();
+                *repeated -= open.finished.remove(&at).unwrap_or_default();
             }
-            for number in advance.chunks {
+            for number in done.drain(..) {
                 let Some(open) = self.open_chunks.get_mut(&number) else { continue };
                 open.partitions_left -= 1;
                 if open.partitions_left == 0 {

@@ -1,22 +1,24 @@
 //! Reads pages, once for all lanes that are near each other.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt;
-use futures::future::{BoxFuture, Shared, WeakShared};
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
 
 use super::budget::Gauge;
 use super::buffers::Buffers;
 use super::offload::CpuWork;
+use super::shelf::{Kept, Read, Shelf, Waiting, Window};
 use crate::encoding::EncodedPage;
 use crate::page::{Head, Preparation, Until};
 use crate::{
-    ArrivalOrder, Clock, Cursor, Encoding, Error, ErrorKind, Page, PageEnd, PageLimits, Partition, Query, Source,
-    Start, Timestamp, Transform,
+    ArrivalOrder, Clock, Encoding, Error, ErrorKind, Page, PageEnd, PageLimits, Partition, Query, Source, Start,
+    Timestamp, Transform,
 };
 
 /// A page, and the first of its records that the asking lane has not had.
@@ -65,8 +67,8 @@ pub(crate) struct Form {
     pub(crate) looks: bool,
 }
 
-/// How often others are let go first without any of them taking a page. To deliver and commit takes a lane a few turns.
-const YIELDS_MAX: u32 = 16;
+/// How long a lane that is said to move may take no page, as when its exporter keeps its thread, until others read on.
+const PATIENCE: Duration = Duration::from_millis(20);
 
 struct Inner {
     source: Arc<dyn Source>,
@@ -75,42 +77,21 @@ struct Inner {
     lanes: AtomicUsize,
     reads: AtomicU64,
     records: AtomicU64,
-    windows: Mutex<BTreeMap<Partition, Window>>,
+    shelves: Mutex<HashMap<Partition, Arc<Shelf>>>,
     retained: AtomicUsize,
-    /// Pages that lanes have taken.
-    taken: AtomicU64,
+    /// Whether each lane, by its number, takes pages or works on one that it took. One that waits for its destination, or
+    /// for others, does not move.
+    moving: Vec<AtomicBool>,
+    /// A lane has taken a page, or does not move any more.
+    moved: Notify,
     /// Lanes that want nothing more.
     left: Mutex<BTreeSet<usize>>,
 }
 
-type Read = Shared<BoxFuture<'static, Result<Arc<Page>, Arc<Error>>>>;
-type WeakRead = WeakShared<BoxFuture<'static, Result<Arc<Page>, Arc<Error>>>>;
-
-/// What is known about one partition.
-#[derive(Default)]
-struct Window {
-    /// Kept pages, oldest first.
-    pages: VecDeque<Kept>,
-    /// Reads under way. Each lives as long as a lane waits for it.
-    reading: Vec<(Start, WeakRead)>,
-    /// How far each lane has come.
-    positions: BTreeMap<usize, Cursor>,
-    /// What the source said of the time before which nothing appears, until there is a page that is not the last:
-    /// that time only moves on.
-    horizon: Option<Option<Timestamp>>,
-}
-
-/// A page that is kept for lanes that follow.
-struct Kept {
-    /// Where it was read from.
-    start: Start,
-    page: Arc<Page>,
-    /// What it was counted as.
-    bytes: usize,
-}
-
 impl Reader {
     pub(crate) fn new(source: Arc<dyn Source>, options: ReaderOptions, gauge: Arc<Gauge>, lanes: usize) -> Self {
+        // All begin at the same time.
+        let moving = options.forms.iter().map(|_| AtomicBool::new(true)).collect();
         let shared = Inner {
             source,
             options,
@@ -118,51 +99,61 @@ impl Reader {
             lanes: AtomicUsize::new(lanes),
             reads: AtomicU64::new(0),
             records: AtomicU64::new(0),
-            windows: Mutex::default(),
+            shelves: Mutex::default(),
             retained: AtomicUsize::new(0),
-            taken: AtomicU64::new(0),
+            moving,
+            moved: Notify::new(),
             left: Mutex::default(),
         };
         Reader { shared: Arc::new(shared) }
     }
 
+    /// Where a partition's pages are kept.
+    pub(crate) fn shelf(&self, partition: &Partition) -> Arc<Shelf> {
+        let mut shelves = self.shared.lock();
+        let new = || Arc::new(Shelf::new(partition.clone()));
+        Arc::clone(shelves.entry(partition.clone()).or_insert_with(new))
+    }
+
     /// The page behind `start`, for the lane of this number.
-    pub(crate) async fn page(&self, lane: usize, partition: &Partition, start: &Start) -> Result<Taken, Error> {
-        let mut idle = 0;
-        // Whoever could take the kept pages now does so, before this read drives them out. Lanes that do not move are not
-        // waited for.
-        while idle < YIELDS_MAX && self.shared.retained.load(Ordering::Relaxed) > self.shared.options.retained_max / 2 {
-            if let Some(window) = self.shared.lock().get_mut(partition)
-                && let Some(taken) = self.shared.kept(window, lane, start)
-            {
-                return Ok(taken);
-            }
-            let taken = self.shared.taken.load(Ordering::Relaxed);
-            tokio::task::yield_now().await;
-            idle = if self.shared.taken.load(Ordering::Relaxed) == taken { idle + 1 } else { 0 };
+    pub(crate) async fn page(&self, lane: usize, shelf: &Arc<Shelf>, start: &Start) -> Result<Taken, Error> {
+        if self.shared.options.forms.len() == 1 {
+            let page = self.shared.read_page(shelf, start, &[lane]).await?;
+            let taken = self.shared.take(&mut shelf.lock(), lane, page, 0);
+            // Nobody else takes it, and the lane lets it go when it has packed it.
+            taken.page.forget_encoded();
+            return Ok(taken);
+        }
+        self.shared.moving[lane].store(true, Ordering::Relaxed);
+        // Whoever could take the kept pages now does so, before this read drives them out.
+        if self.shared.retained.load(Ordering::Relaxed) > self.shared.options.retained_max / 2 {
+            self.shared.let_others_go_first(lane, shelf, start).await;
         }
         let read = {
-            let mut windows = self.shared.lock();
-            let window = windows.entry(partition.clone()).or_default();
-            match self.shared.kept(window, lane, start) {
+            let mut window = shelf.lock();
+            match self.shared.kept(&mut window, lane, start) {
                 Some(taken) => return Ok(taken),
-                None => self.shared.read(window, lane, partition, start),
+                None => self.shared.read(&mut window, lane, shelf, start),
             }
         };
         let page = read.await.map_err(|error| error.duplicate())?;
-        let mut windows = self.shared.lock();
-        let window = windows.entry(partition.clone()).or_default();
-        Ok(self.shared.take(window, lane, page, 0))
+        Ok(self.shared.take(&mut shelf.lock(), lane, page, 0))
+    }
+
+    /// The lane of this number takes no page for now.
+    pub(crate) fn rests(&self, lane: usize) {
+        self.shared.rests(lane);
     }
 
     /// The lane of this number wants nothing more: nothing is kept for it.
     pub(crate) fn leave(&self, lane: usize) {
+        self.rests(lane);
         self.shared.lanes.fetch_sub(1, Ordering::Relaxed);
         self.shared.left.lock().unwrap_or_else(PoisonError::into_inner).insert(lane);
-        let mut windows = self.shared.lock();
-        for window in windows.values_mut() {
-            window.positions.remove(&lane);
-            self.shared.trim(window);
+        for shelf in self.shared.lock().values() {
+            let mut window = shelf.lock();
+            window.positions.retain(|(number, _)| *number != lane);
+            self.shared.trim(&mut window);
         }
     }
 
@@ -176,25 +167,83 @@ impl Reader {
 }
 
 impl Inner {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Partition, Window>> {
-        self.windows.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<Partition, Arc<Shelf>>> {
+        self.shelves.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn rests(&self, lane: usize) {
+        if self.moving[lane].swap(false, Ordering::Relaxed) {
+            self.moved.notify_waiters();
+        }
+    }
+
+    /// Waits as long as the page behind `start` is not kept, kept pages are many, and a lane that moves will take one of
+    /// them. Whoever waits here does not move, so no two lanes wait for each other.
+    async fn let_others_go_first(&self, lane: usize, shelf: &Shelf, start: &Start) {
+        let mut seen = None;
+        loop {
+            let moved = self.moved.notified();
+            tokio::pin!(moved);
+            // Waits from here on, so that nothing is missed between the look and the wait.
+            moved.as_mut().enable();
+            let (behind, taken, waiting) = {
+                let mut window = shelf.lock();
+                let is_many = self.retained.load(Ordering::Relaxed) > self.options.retained_max / 2;
+                if !is_many || window.find(start).is_some() {
+                    break;
+                }
+                let behind = self.behind(&window, lane);
+                if behind.is_empty() {
+                    break;
+                }
+                window.waiting.push(lane);
+                (behind, window.taken, Waiting { shelf, lane })
+            };
+            let since = match seen {
+                Some((before, since)) if before == taken => since,
+                _ => Instant::now(),
+            };
+            seen = Some((taken, since));
+            self.rests(lane);
+            if timeout_at(since + PATIENCE, moved).await.is_err() {
+                shelf.lock().given_up.extend(behind);
+                break;
+            }
+            drop(waiting);
+        }
+        self.moving[lane].store(true, Ordering::Relaxed);
+    }
+
+    /// The other lanes that move and have a kept page of this partition to take.
+    fn behind(&self, window: &Window, lane: usize) -> Vec<usize> {
+        let has_one = |other: &usize| match window.position(*other) {
+            Some(position) => window.find(&Start::After(position.clone())).is_some(),
+            // It has not begun.
+            None => true,
+        };
+        let moves = |other: &usize| {
+            let is_moving = || self.moving[*other].load(Ordering::Relaxed);
+            *other != lane && !window.given_up.contains(other) && (window.waiting.contains(other) || is_moving())
+        };
+        (0..self.moving.len()).filter(moves).filter(has_one).collect()
     }
 
     /// The page behind `start`, if it is kept.
     fn kept(&self, window: &mut Window, lane: usize, start: &Start) -> Option<Taken> {
         let (page, from) = window.find(start)?;
+        window.taken += 1;
         Some(self.take(window, lane, page, from))
     }
 
     /// Joins the read that is under way behind `start`, or begins one.
-    fn read(self: &Arc<Self>, window: &mut Window, lane: usize, partition: &Partition, start: &Start) -> Read {
+    fn read(self: &Arc<Self>, window: &mut Window, lane: usize, shelf: &Arc<Shelf>, start: &Start) -> Read {
         window.reading.retain(|(_, read)| read.upgrade().is_some_and(|read| read.peek().is_none()));
         if let Some(read) = window.reading.iter().find(|(at, _)| at == start).and_then(|(_, read)| read.upgrade()) {
             return read;
         }
-        let (inner, partition, from) = (Arc::clone(self), partition.clone(), start.clone());
+        let (inner, shelf, from) = (Arc::clone(self), Arc::clone(shelf), start.clone());
         let lanes = self.not_ahead(window, lane, start);
-        let read = async move { inner.read_page(partition, from, lanes).await.map_err(Arc::new) }.boxed().shared();
+        let read = async move { inner.read_page(&shelf, &from, &lanes).await.map_err(Arc::new) }.boxed().shared();
         window.reading.extend(read.downgrade().map(|weak| (start.clone(), weak)));
         read
     }
@@ -202,7 +251,7 @@ impl Inner {
     /// The lanes that will want what is behind `start`: the one that asks, and whichever is not known to have passed it.
     fn not_ahead(&self, window: &Window, lane: usize, start: &Start) -> Vec<usize> {
         let left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_behind = |other: &usize| match (window.positions.get(other), start) {
+        let is_behind = |other: &usize| match (window.position(*other), start) {
             _ if *other == lane => true,
             (Some(position), Start::After(start)) => position <= start,
             (Some(_), _) => false,
@@ -232,43 +281,42 @@ impl Inner {
         self.options.cpu.run(move || page.prepared(&preparation, &encodings, looks, |bytes| buffers.take(bytes))).await
     }
 
-    async fn read_page(&self, partition: Partition, start: Start, lanes: Vec<usize>) -> Result<Arc<Page>, Error> {
+    async fn read_page(&self, shelf: &Shelf, start: &Start, lanes: &[usize]) -> Result<Arc<Page>, Error> {
         let read_at = self.options.clock.now();
         let until = match self.source.arrival_order() {
             ArrivalOrder::Total => None,
-            ArrivalOrder::Bounded => Some(self.until(&partition, read_at).await?),
+            ArrivalOrder::Bounded => Some(self.until(shelf, read_at).await?),
         };
         let limits = PageLimits { until, ..self.options.limits };
-        let mut page = self.source.read(&partition, &start, &self.options.query, limits).await?;
-        page = self.prepare(page, &lanes).await?;
-        self.verify(&page, &start, until)?;
+        let mut page = self.source.read(&shelf.partition, start, &self.options.query, limits).await?;
+        page = self.prepare(page, lanes).await?;
+        self.verify(&page, start, until)?;
         page.read_at = read_at;
         self.reads.fetch_add(1, Ordering::Relaxed);
         self.records.fetch_add(page.len() as u64, Ordering::Relaxed);
         page.charge(&self.gauge);
         let page = Arc::new(page);
-        let mut windows = self.lock();
-        let window = windows.entry(partition).or_default();
+        let mut window = shelf.lock();
         if page.end() == PageEnd::CaughtUp {
             window.horizon = None;
         }
-        if !page.is_empty() && self.is_wanted(window, &page) {
+        if !page.is_empty() && self.is_wanted(&window, &page) {
             let bytes = page.bytes() + page.encoded_bytes();
             self.retained.fetch_add(bytes, Ordering::Relaxed);
-            window.pages.push_back(Kept { start, page: Arc::clone(&page), bytes });
-            self.trim(window);
+            window.pages.push_back(Kept { start: start.clone(), page: Arc::clone(&page), bytes });
+            self.trim(&mut window);
         }
         Ok(page)
     }
 
     /// From which time on records wait, because older ones may still appear.
-    async fn until(&self, partition: &Partition, now: Timestamp) -> Result<Timestamp, Error> {
-        let known = self.lock().get(partition).and_then(|window| window.horizon);
+    async fn until(&self, shelf: &Shelf, now: Timestamp) -> Result<Timestamp, Error> {
+        let known = shelf.lock().horizon;
         let horizon = match known {
             Some(horizon) => horizon,
             None => {
                 let horizon = self.source.horizon().await?;
-                self.lock().entry(partition.clone()).or_default().horizon = Some(horizon);
+                shelf.lock().horizon = Some(horizon);
                 horizon
             }
         };
@@ -281,7 +329,7 @@ impl Inner {
     fn is_wanted(&self, window: &Window, page: &Page) -> bool {
         let Some(end) = page.next() else { return false };
         let lanes = self.lanes.load(Ordering::Relaxed);
-        let ahead = window.positions.values().filter(|position| *position >= end).count();
+        let ahead = window.positions.iter().filter(|(_, position)| position >= end).count();
         // One of those behind is the lane that asked for the page.
         lanes.saturating_sub(ahead) > 1
     }
@@ -290,11 +338,14 @@ impl Inner {
     fn take(&self, window: &mut Window, lane: usize, page: Arc<Page>, from: usize) -> Taken {
         let encoding = self.options.forms[lane].encoding.as_ref();
         let encoded = encoding.and_then(|encoding| page.find_encoded(encoding.key()));
-        if let Some(next) = page.next() {
-            window.positions.insert(lane, next.clone());
+        if self.options.forms.len() > 1
+            && let Some(next) = page.next()
+        {
+            window.move_on(lane, next);
         }
-        self.taken.fetch_add(1, Ordering::Relaxed);
+        window.given_up.retain(|other| *other != lane);
         self.trim(window);
+        self.moved.notify_waiters();
         Taken { page, from, encoded }
     }
 
@@ -303,7 +354,7 @@ impl Inner {
         let lanes = self.lanes.load(Ordering::Relaxed);
         let Window { pages, positions, .. } = window;
         pages.retain(|Kept { page, bytes, .. }| {
-            let had = positions.values().filter(|position| page.next().is_none_or(|end| *position >= end)).count();
+            let had = positions.iter().filter(|(_, position)| page.next().is_none_or(|end| position >= end)).count();
             let keep = had < lanes;
             if !keep {
                 self.retained.fetch_sub(*bytes, Ordering::Relaxed);
@@ -349,28 +400,6 @@ impl Inner {
             PageEnd::More if !moved => broken("a page says there is more and does not move on (contract line 4)"),
             _ => Ok(()),
         }
-    }
-}
-
-impl Window {
-    /// A kept page that begins at or spans `start`.
-    fn find(&self, start: &Start) -> Option<(Arc<Page>, usize)> {
-        self.pages.iter().find_map(|Kept { start: from, page, .. }| {
-            if from == start {
-                return Some((Arc::clone(page), 0));
-            }
-            let Start::After(cursor) = start else { return None };
-            let first = page.heads().next()?.position;
-            let begins_before = match from {
-                Start::After(from) => from <= cursor,
-                // Whatever lies between such a beginning and the first record is not known to be nothing.
-                Start::Earliest | Start::At(_) => first <= cursor,
-            };
-            (begins_before && page.next().is_some_and(|end| cursor < end)).then(|| {
-                let from = page.heads().take_while(|record| record.position <= cursor).count();
-                (Arc::clone(page), from)
-            })
-        })
     }
 }
 

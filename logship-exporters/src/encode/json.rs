@@ -24,9 +24,38 @@ pub(crate) fn string(out: &mut Vec<u8>, text: &str) {
 #[inline]
 pub(crate) fn text(out: &mut Vec<u8>, text: &Text) {
     match text.as_json() {
-        Some(json) => out.extend_from_slice(json.as_bytes()),
+        Some(json) => append(out, json.as_bytes()),
         None => string(out, text),
     }
+}
+
+/// Appends bytes. Few of them are copied by halves that overlap, which costs less than a call that finds out how many
+/// there are.
+#[inline]
+pub(crate) fn append(out: &mut Vec<u8>, bytes: &[u8]) {
+    match bytes.len() {
+        8..16 => halves::<8>(out, bytes),
+        16..=32 => halves::<16>(out, bytes),
+        _ => out.extend_from_slice(bytes),
+    }
+}
+
+#[inline(always)]
+fn halves<const N: usize>(out: &mut Vec<u8>, bytes: &[u8]) {
+    if let (Some(first), Some(last)) = (bytes.first_chunk::<N>(), bytes.last_chunk::<N>()) {
+        let begin_of_last = out.len() + bytes.len() - N;
+        out.extend_from_slice(first);
+        out.truncate(begin_of_last);
+        out.extend_from_slice(last);
+    }
+}
+
+/// Appends a string that has nothing to escape.
+#[inline]
+pub(crate) fn plain(out: &mut Vec<u8>, text: &str) {
+    out.push(b'"');
+    append(out, text.as_bytes());
+    out.push(b'"');
 }
 
 /// Appends what stands between the quotes of a string.
@@ -47,7 +76,7 @@ fn escaped(out: &mut Vec<u8>, text: &[u8]) {
         }
         rest = &rest[at + 1..];
     }
-    out.extend_from_slice(rest);
+    append(out, rest);
 }
 
 /// Appends a number. JSON has no form for one that is not finite; a string keeps what was said.
@@ -130,7 +159,7 @@ fn write_entries<const IN_STRING: bool>(
 
 fn write_text<const IN_STRING: bool>(out: &mut Vec<u8>, text: &Text) {
     match text.as_json() {
-        Some(json) if !IN_STRING => out.extend_from_slice(json.as_bytes()),
+        Some(json) if !IN_STRING => append(out, json.as_bytes()),
         // Nothing in it is to be escaped but its quotes.
         Some(_) => plain_in_string(out, text),
         None => write_string::<IN_STRING>(out, text),
@@ -150,9 +179,8 @@ fn write_string<const IN_STRING: bool>(out: &mut Vec<u8>, text: &str) {
 }
 
 fn plain_in_string(out: &mut Vec<u8>, text: &str) {
-    out.reserve(text.len() + 4);
     out.extend_from_slice(b"\\\"");
-    out.extend_from_slice(text.as_bytes());
+    append(out, text.as_bytes());
     out.extend_from_slice(b"\\\"");
 }
 

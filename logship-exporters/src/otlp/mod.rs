@@ -305,11 +305,7 @@ impl Exporter for Otlp {
     /// Reads the secrets anew: files and environments change when credentials are rotated.
     async fn refresh(&self) -> Result<(), Error> {
         let fresh = headers(&self.config, self.url_auth.as_ref(), &self.context)?;
-        if !self.headers.renew(fresh) {
-            let message = "the credentials are still the ones that were not let in";
-            return Err(Error::new(ErrorKind::Auth, "otlp refresh", message).with("host", host_of(&self.url)));
-        }
-        Ok(())
+        self.headers.renew(fresh, "otlp refresh").map_err(|error| error.with("host", host_of(&self.url)))
     }
 
     /// Sends a request without records, which servers are to answer with a success

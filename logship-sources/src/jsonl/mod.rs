@@ -15,6 +15,7 @@ mod parse;
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -131,14 +132,16 @@ impl JsonlSource {
         };
         let bytes_max = limits.bytes_max / RECORD_BYTES_PER_BYTE;
         let mut lines = Lines::read(path, from, limits.records_max.saturating_mul(LINE_BYTES_GUESS).min(bytes_max))?;
-        let (mut records, mut next, mut cut) = (0, None, None);
+        let (mut ranges, mut next, mut cut) = (Vec::new(), None, None);
         for (line, behind) in lines.iter() {
-            let is_full = records >= limits.records_max || (behind - from) as usize > bytes_max;
-            if records > 0 && is_full {
+            let is_full = ranges.len() >= limits.records_max || (behind - from) as usize > bytes_max;
+            if !ranges.is_empty() && is_full {
                 cut = next;
                 break;
             }
-            records += usize::from(!line.trim_ascii().is_empty());
+            if !lines.is_blank(&line) {
+                ranges.push(line);
+            }
             next = Some(behind);
         }
         // What was passed to find the beginning is not read again.
@@ -151,7 +154,7 @@ impl JsonlSource {
         }
         let (end, now) = (lines.end, Timestamp::now());
         let (config, query) = (Arc::clone(&self.config), query.clone());
-        let raw = RawLines { lines, config, partition: partition.clone(), query, now };
+        let raw = RawLines { lines, ranges, config, partition: partition.clone(), query, now };
         Ok(Page::raw(partition.clone(), raw, next.map(position), end))
     }
 
@@ -163,7 +166,7 @@ impl JsonlSource {
         loop {
             let lines = Lines::read(path, from, LINE_BYTES_MAX)?;
             for (line, behind) in lines.iter() {
-                if !line.trim_ascii().is_empty() {
+                if !lines.is_blank(&line) {
                     lines.record(&mut parser, line, &mut record);
                     if record.timestamp >= time {
                         return Ok(from);
@@ -187,6 +190,8 @@ fn position(behind: u64) -> Cursor {
 #[derive(Debug)]
 struct RawLines {
     lines: Lines,
+    /// Where each line is that is not blank.
+    ranges: Vec<Range<usize>>,
     config: Arc<JsonlConfig>,
     partition: Partition,
     query: Query,
@@ -198,12 +203,9 @@ impl RawRecords for RawLines {
     fn each(&self, take: &mut dyn FnMut(&mut LogRecord)) {
         let mut parser = Parser::new(&self.config.fields, self.now);
         let mut record = LogRecord::new(RecordId::new(self.partition.clone(), Cursor::default()), self.now);
-        for (line, behind) in self.lines.iter() {
-            if line.trim_ascii().is_empty() {
-                continue;
-            }
-            record.id.set_position(position(behind));
-            self.lines.record(&mut parser, line, &mut record);
+        for line in &self.ranges {
+            record.id.set_position(position(self.lines.behind(line)));
+            self.lines.record(&mut parser, line.clone(), &mut record);
             if self.query.matches(&record) {
                 take(&mut record);
             }
@@ -211,7 +213,7 @@ impl RawRecords for RawLines {
     }
 
     fn bytes(&self) -> usize {
-        self.lines.bytes.len()
+        self.lines.bytes.len() + self.ranges.capacity() * size_of::<Range<usize>>()
     }
 }
 
@@ -233,7 +235,8 @@ pub(crate) fn page_of_lines(lines: Vec<u8>) -> Page {
     let config = Arc::new(JsonlConfig { paths: Vec::new(), fields: JsonlFields::default() });
     let partition = Partition::new("lines");
     let (query, now) = (Query::all(), Timestamp::now());
-    let raw = RawLines { lines, config, partition: partition.clone(), query, now };
+    let ranges = lines.iter().map(|(line, _)| line).filter(|line| !lines.is_blank(line)).collect();
+    let raw = RawLines { lines, ranges, config, partition: partition.clone(), query, now };
     Page::raw(partition, raw, None, PageEnd::CaughtUp)
 }
 
@@ -308,33 +311,37 @@ impl Lines {
         Ok(Lines { from, bytes: Bytes::from(buffer), text: None, truncated, end })
     }
 
-    /// Each line without its line feed, and where the next one begins in the file.
-    fn iter(&self) -> impl Iterator<Item = (&[u8], u64)> {
+    /// Where each line is, without its line feed, and where the next one begins in the file.
+    fn iter(&self) -> impl Iterator<Item = (Range<usize>, u64)> {
         let mut at = 0;
         std::iter::from_fn(move || {
             let rest = self.bytes.get(at..).filter(|rest| !rest.is_empty())?;
-            if let Some(len) = self.truncated {
-                at = self.bytes.len();
-                return Some((rest, self.from + len + 1));
-            }
-            let len = memchr::memchr(b'\n', rest)?;
+            let len = if self.truncated.is_some() { rest.len() } else { memchr::memchr(b'\n', rest)? };
+            let line = at..at + len;
             at += len + 1;
-            Some((&rest[..len], self.from + at as u64))
+            Some((line.clone(), self.behind(&line)))
         })
     }
 
-    fn record(&self, parser: &mut Parser<'_>, line: &[u8], record: &mut LogRecord) {
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
+    /// Where in the file the line behind this one begins.
+    fn behind(&self, line: &Range<usize>) -> u64 {
+        self.from + self.truncated.unwrap_or(line.end as u64) + 1
+    }
+
+    fn is_blank(&self, line: &Range<usize>) -> bool {
+        self.bytes[line.clone()].trim_ascii().is_empty()
+    }
+
+    fn record(&self, parser: &mut Parser<'_>, line: Range<usize>, record: &mut LogRecord) {
+        let bytes = &self.bytes[line.clone()];
+        let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
         if let Some(len) = self.truncated {
-            return parser.truncated(Text::from_utf8_lossy(self.bytes.slice_ref(line)), len, record);
+            return parser.truncated(Text::from_utf8_lossy(self.bytes.slice_ref(bytes)), len, record);
         }
         match &self.text {
-            Some(text) => {
-                let begin = line.as_ptr() as usize - self.bytes.as_ptr() as usize;
-                parser.record(text, begin..begin + line.len(), record);
-            }
+            Some(text) => parser.record(text, line.start..line.start + bytes.len(), record),
             None => {
-                let text = TextBlock::new(Text::from_utf8_lossy(self.bytes.slice_ref(line)));
+                let text = TextBlock::new(Text::from_utf8_lossy(self.bytes.slice_ref(bytes)));
                 parser.record(&text, 0..text.as_str().len(), record);
             }
         }

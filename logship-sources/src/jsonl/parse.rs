@@ -1,13 +1,14 @@
 //! One line to one record, in one pass: what the line says is cut out of it, not copied, and the record of the line
 //! before is written over, place by place, as the next line mostly says the same of other things.
 
+mod escape;
+
 use std::mem::{swap, take};
 use std::ops::Range;
 use std::sync::Arc;
 
 use logship_core::{
-    Cursor, LogRecord, Partition, RecordId, Resource, Severity, Text, TextArena, TextBlock, Timestamp, Value,
-    find_json_escape,
+    Cursor, LogRecord, Partition, RecordId, Resource, Text, TextArena, TextBlock, Timestamp, Value, find_json_escape,
 };
 
 use super::fields::{JsonlFields, Names, OwnFields, Role, Slot, severity, timestamp};
@@ -97,6 +98,10 @@ struct Reader<'r, 'a> {
     at: usize,
     names: &'r mut Names<'a>,
     strings: &'r mut Strings,
+}
+
+fn is_space(byte: Option<u8>) -> bool {
+    matches!(byte, Some(b' ' | b'\t' | b'\r'))
 }
 
 impl Reader<'_, '_> {
@@ -216,9 +221,14 @@ impl Reader<'_, '_> {
     }
 
     /// Goes behind the comma that follows a value and says false, or behind the end of what it stands in and says true.
+    #[inline]
     fn is_last(&mut self, end: u8, fault: Fault) -> Result<bool, Fault> {
-        self.space();
-        match self.take() {
+        let mut next = self.take();
+        if is_space(next) {
+            self.space();
+            next = self.take();
+        }
+        match next {
             Some(b',') => Ok(false),
             Some(byte) if byte == end => Ok(true),
             _ => Err(fault),
@@ -227,8 +237,12 @@ impl Reader<'_, '_> {
 
     /// Reads a value that stands inside `depth` others.
     fn value(&mut self, depth: usize, value: &mut Value) -> Result<(), Fault> {
-        self.space();
-        match self.take().ok_or(NO_END)? {
+        let mut next = self.take();
+        if is_space(next) {
+            self.space();
+            next = self.take();
+        }
+        match next.ok_or(NO_END)? {
             b'"' => return self.string(value),
             b'{' | b'[' if depth >= DEPTH_MAX => return Err("nested deeper than 64"),
             b'{' => {
@@ -388,45 +402,8 @@ impl Reader<'_, '_> {
         }
     }
 
-    /// The character that stands behind a backslash. Half of a surrogate pair is no character and is replaced.
-    fn escape(&mut self) -> Result<char, Fault> {
-        Ok(match self.take().ok_or(NO_END)? {
-            b'n' => '\n',
-            b't' => '\t',
-            b'r' => '\r',
-            b'b' => '\u{8}',
-            b'f' => '\u{c}',
-            byte @ (b'"' | b'\\' | b'/') => char::from(byte),
-            b'u' => {
-                let first = self.hex()?;
-                let behind = self.at;
-                if (0xd800..0xdc00).contains(&first) && self.next_is(b'\\') && self.next_is(b'u') {
-                    let second = self.hex()?;
-                    if (0xdc00..0xe000).contains(&second) {
-                        let code = 0x1_0000 + ((first - 0xd800) << 10) + (second - 0xdc00);
-                        return Ok(char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER));
-                    }
-                    // What follows is a character of its own.
-                    self.at = behind;
-                }
-                self.at = self.at.min(behind);
-                char::from_u32(first).unwrap_or(char::REPLACEMENT_CHARACTER)
-            }
-            _ => return Err("an escape is unknown"),
-        })
-    }
-
-    fn hex(&mut self) -> Result<u32, Fault> {
-        let mut code = 0;
-        for _ in 0..4 {
-            let digit = self.take().and_then(|byte| char::from(byte).to_digit(16));
-            code = code * 16 + digit.ok_or("an escape is unknown")?;
-        }
-        Ok(code)
-    }
-
     fn space(&mut self) {
-        while matches!(self.bytes.get(self.at), Some(b' ' | b'\t' | b'\r')) {
+        while is_space(self.bytes.get(self.at).copied()) {
             self.at += 1;
         }
     }

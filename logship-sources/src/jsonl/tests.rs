@@ -1,6 +1,6 @@
 use std::io::Write;
 
-use logship_core::{Filter, Severity, Timestamp, Value};
+use logship_core::{Filter, Resource, Scope, Severity, Timestamp, Value};
 use proptest::prelude::*;
 
 use super::*;
@@ -178,7 +178,50 @@ fn is_same(ours: &Value, theirs: &serde_json::Value) -> bool {
     }
 }
 
+/// What a transform may do to a record.
+fn scramble(record: &mut LogRecord) {
+    record.timestamp = Timestamp::from_secs(1);
+    record.observed_timestamp = Some(Timestamp::from_secs(2));
+    (record.severity, record.severity_text) = (Severity::FATAL, Some("worst".into()));
+    record.body = Value::Map(vec![("body".into(), Value::Null)]);
+    record.attributes.iter_mut().for_each(|(name, _)| *name = "renamed".into());
+    record.attributes.insert(0, ("first".into(), Value::Array(vec![1.into()])));
+    record.attributes.reverse();
+    record.resource = Arc::new(Resource { attributes: vec![("service.name".into(), "s".into())] });
+    record.scope = Some(Arc::new(Scope { name: "scope".into(), ..Scope::default() }));
+    (record.trace_id, record.span_id) = (Some([1; 16]), Some([2; 8]));
+}
+
 proptest! {
+    #[test]
+    fn p12_a_record_that_is_filled_again_keeps_nothing(
+        lines in prop::collection::vec((json(), prop::collection::vec("(level|severity|ts|time|msg|body|x|y|\\PC{0,2})", 0..6)), 1..8),
+        scrambles: bool,
+    ) {
+        let mut text = String::new();
+        let mut ranges = Vec::new();
+        for (value, names) in &lines {
+            let begin = text.len();
+            let members: Vec<String> =
+                names.iter().map(|name| format!("{}:{value}", serde_json::to_string(name).unwrap())).collect();
+            text.push_str(&format!("{{{}}}", members.join(",")));
+            ranges.push(begin..text.len());
+            text.push('\n');
+        }
+        let (block, fields, now) = (TextBlock::new(text.into()), JsonlFields::default(), Timestamp::from_secs(3));
+        let id = RecordId::new(Partition::new("p"), Cursor::number(1));
+        let (mut parser, mut record) = (Parser::new(&fields, now), LogRecord::new(id.clone(), now));
+        for range in ranges {
+            parser.record(&block, range.clone(), &mut record);
+            let mut fresh = LogRecord::new(id.clone(), now);
+            Parser::new(&fields, now).record(&block, range, &mut fresh);
+            prop_assert_eq!(&record, &fresh);
+            if scrambles {
+                scramble(&mut record);
+            }
+        }
+    }
+
     #[test]
     fn values_are_what_another_reader_reads(values in prop::collection::vec(json(), 1..8), records_max in 1usize..5, bytes_max in 1usize..2_000) {
         let mut content = String::new();

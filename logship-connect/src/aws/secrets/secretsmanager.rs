@@ -1,17 +1,16 @@
 //! Secrets Manager.
 
 use aws_sdk_secretsmanager::Client;
-use aws_sdk_secretsmanager::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_secretsmanager::operation::get_secret_value::GetSecretValueError;
 use logship_core::{Error, ErrorKind};
 
 use super::{OPERATION, reworded, wrong};
-use crate::aws::{SdkConfig, failure};
+use crate::aws::{Aws, error_code};
 
 /// The current value of a secret. One that was kept as bytes has to be text all the same.
 /// <https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_GetSecretValue.html>
-pub(super) async fn get(config: &SdkConfig, id: &str) -> Result<String, Error> {
-    let answer = Client::new(config).get_secret_value().secret_id(id).send().await.map_err(refused)?;
+pub(super) async fn get(aws: &Aws, id: &str) -> Result<String, Error> {
+    let get = Client::new(aws.sdk_config().await?).get_secret_value().secret_id(id);
+    let answer = aws.ask(OPERATION, None, || get.clone().send()).await.map_err(refused)?;
     match (answer.secret_string, answer.secret_binary) {
         (Some(text), _) => Ok(text),
         (None, Some(bytes)) => String::from_utf8(bytes.into_inner())
@@ -22,10 +21,8 @@ pub(super) async fn get(config: &SdkConfig, id: &str) -> Result<String, Error> {
     }
 }
 
-fn refused(error: SdkError<GetSecretValueError>) -> Error {
-    let code = error.as_service_error().and_then(ProvideErrorMetadata::code).unwrap_or_default().to_owned();
-    let said = failure(OPERATION, error);
-    match code.as_str() {
+fn refused(said: Error) -> Error {
+    match error_code(&said) {
         "ResourceNotFoundException" => reworded(
             &said,
             ErrorKind::NotFound,

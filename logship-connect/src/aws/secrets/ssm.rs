@@ -1,25 +1,22 @@
 //! The Parameter Store of Systems Manager.
 
 use aws_sdk_ssm::Client;
-use aws_sdk_ssm::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_ssm::operation::get_parameter::GetParameterError;
 use logship_core::{Error, ErrorKind};
 
 use super::{OPERATION, reworded};
-use crate::aws::{SdkConfig, failure};
+use crate::aws::{Aws, error_code};
 
 /// The value of a parameter, decrypted if it is a `SecureString`. A `StringList` is its words with commas between them.
 /// <https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_GetParameter.html>
-pub(super) async fn get(config: &SdkConfig, name: &str) -> Result<String, Error> {
-    let asked = Client::new(config).get_parameter().name(name).with_decryption(true).send().await;
+pub(super) async fn get(aws: &Aws, name: &str) -> Result<String, Error> {
+    let get = Client::new(aws.sdk_config().await?).get_parameter().name(name).with_decryption(true);
+    let asked = aws.ask(OPERATION, None, || get.clone().send()).await;
     let value = asked.map_err(refused)?.parameter.and_then(|parameter| parameter.value);
     value.ok_or_else(|| Error::new(ErrorKind::Protocol, OPERATION, "the answer holds no value: check the endpoint"))
 }
 
-fn refused(error: SdkError<GetParameterError>) -> Error {
-    let code = error.as_service_error().and_then(ProvideErrorMetadata::code).unwrap_or_default().to_owned();
-    let said = failure(OPERATION, error);
-    match code.as_str() {
+fn refused(said: Error) -> Error {
+    match error_code(&said) {
         "ParameterNotFound" | "ParameterVersionNotFound" => reworded(
             &said,
             ErrorKind::NotFound,
