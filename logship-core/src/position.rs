@@ -246,6 +246,16 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
+    fn a_position_that_is_cut_is_as_one_that_is_set() {
+        let block = TextBlock::new(Text::from("a\tk1b\tk22"));
+        let mut id = RecordId::new(Partition::new("logs"), Cursor::new(7, "before".into()));
+        for (number, range, text) in [(0, 0..4, "a\tk1"), (-3, 4..9, "b\tk22"), (1, 9..9, "")] {
+            id.cut_position(number, &block, range);
+            assert_eq!(id, RecordId::new(Partition::new("logs"), Cursor::new(number, text.into())));
+        }
+    }
+
+    #[test]
     fn a_cursor_reads_as_a_person_would_write_it() {
         assert_eq!(Cursor::number(42).to_string(), "00000000000000000042");
         assert_eq!(Cursor::number(-42).to_string(), "-0000000000000000042");
