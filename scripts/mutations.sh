@@ -123,6 +123,9 @@ mutate "a spool uses no id twice" logship-sources/src/tracing/writer.rs \
 mutate "shipping is not shipped" logship-sources/src/tracing/layer.rs \
   'if outer.is_own {' 'if outer.is_own && outer.fields.0.is_empty() {' \
   cargo test -q -p logship --locked --test tracing_spool
+mutate "nothing of a row's record is left to the next" logship-sources/src/sql/record.rs \
+  'record.attributes.truncate(count);' 'record.attributes.truncate(count.max(9));' \
+  cargo test -q -p logship-sources --features sqlite --locked --lib sql::tests
 mutate "a lane says each time that it has everything" $core/lane.rs \
   'self.said_caught_up &= self.outbox.is_durable();' 'self.said_caught_up |= !self.outbox.is_durable();' \
   cargo test -q -p logship --locked --test orchestrator

@@ -30,7 +30,8 @@ pub enum PageEnd {
     CaughtUp,
 }
 
-/// Records as they lie in what was read, for sources that can make them again: the lines of a file, a broker's messages.
+/// Records as they lie in what was read, for sources that can make them again: the lines of a file, the rows of
+/// a table, a broker's messages.
 ///
 /// Most records are wanted in their encoded form and in no other. So the engine has each made and encodes it while it is
 /// at hand, and keeps only what it was made of. In the rare case that somebody asks for the record itself, such as a

@@ -1,13 +1,14 @@
 //! Where in a source a record is, and the identity that follows from it.
 
 use std::fmt;
+use std::ops::Range;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::Text;
 use crate::digits::write_digits;
+use crate::{Text, TextBlock};
 
 /// The name of an independently ordered part of a source: a Kafka partition, a Kinesis shard, a CloudWatch stream, a
 /// file, or, for a table, the table itself. Cheap to clone.
@@ -184,6 +185,13 @@ impl RecordId {
         self.position = position;
     }
 
+    /// Makes it the id of the record whose position has this number and, for its text, this part of `block`: as with
+    /// [`Text::cut`], for no more than writing three numbers where the position before was a part of the same block.
+    pub fn cut_position(&mut self, number: i64, block: &TextBlock, range: Range<usize>) {
+        self.position.number = number;
+        self.position.text.cut(block, range);
+    }
+
     /// How many bytes the textual form has; at least one.
     #[allow(clippy::len_without_is_empty, reason = "it never is")]
     pub fn len(&self) -> usize {
@@ -236,6 +244,16 @@ impl fmt::Display for Start {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_position_that_is_cut_is_as_one_that_is_set() {
+        let block = TextBlock::new(Text::from("a\tk1b\tk22"));
+        let mut id = RecordId::new(Partition::new("logs"), Cursor::new(7, "before".into()));
+        for (number, range, text) in [(0, 0..4, "a\tk1"), (-3, 4..9, "b\tk22"), (1, 9..9, "")] {
+            id.cut_position(number, &block, range);
+            assert_eq!(id, RecordId::new(Partition::new("logs"), Cursor::new(number, text.into())));
+        }
+    }
 
     #[test]
     fn a_cursor_reads_as_a_person_would_write_it() {

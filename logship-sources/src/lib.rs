@@ -18,6 +18,8 @@ pub mod cloudwatch;
 #[cfg(feature = "_fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+#[cfg(any(feature = "jsonl", feature = "_sql"))]
+mod in_place;
 #[cfg(feature = "jsonl")]
 pub mod jsonl;
 #[cfg(feature = "kinesis")]

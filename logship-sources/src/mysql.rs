@@ -12,12 +12,13 @@
 //! A read that is dropped closes its connection and, where it was waiting for rows, has the server end the statement.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::TryStreamExt;
 use logship_core::{
     ArrivalOrder, BuildContext, Error, ErrorKind, Page, PageLimits, Partition, Query, RecordId, Registry, SecretRef,
-    Source, Start, TextArena, Value, async_trait, read_fields,
+    Source, Start, async_trait, read_fields,
 };
 use serde::Deserialize;
 use sqlx::mysql::{MySqlArguments, MySqlConnectOptions, MySqlDatabaseError, MySqlPoolOptions, MySqlRow};
@@ -26,7 +27,7 @@ use sqlx::{Arguments, AssertSqlSafe, Executor, MySql, MySqlConnection, MySqlPool
 use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
 
-use crate::sql::{self, Bind, Column, Dialect, Kind, Layout, PageBuilder, RowReader, RowSizes, Statements};
+use crate::sql::{self, Bind, Cell, Column, Contents, Dialect, Kind, Layout, PageBuilder, RowSizes, Statements};
 
 pub use crate::sql::{IdFormat, JsonColumn, TableMapping, TimestampFormat};
 
@@ -93,7 +94,7 @@ pub struct MysqlSource {
     pool: MySqlPool,
     mapping: TableMapping,
     partition: Partition,
-    layout: OnceCell<Layout>,
+    layout: OnceCell<Arc<Layout>>,
     sizes: RowSizes,
 }
 
@@ -136,8 +137,8 @@ impl MysqlSource {
     }
 
     /// The table as it was when first looked at.
-    async fn layout(&self) -> Result<&Layout, Error> {
-        self.layout.get_or_try_init(|| self.look()).await
+    async fn layout(&self) -> Result<&Arc<Layout>, Error> {
+        self.layout.get_or_try_init(|| async { self.look().await.map(Arc::new) }).await
     }
 
     async fn reading(&self) -> Result<Reading, sqlx::Error> {
@@ -190,10 +191,11 @@ impl MysqlSource {
     async fn read_page(
         &self,
         reading: &mut Reading,
-        statements: &Statements<'_>,
+        layout: &Arc<Layout>,
         (start, query, limits): (&Start, &Query, PageLimits),
     ) -> Result<Page, Error> {
         const OPERATION: &str = "read the log table";
+        let statements = Statements { dialect: Dialect::Mysql, layout };
         let asked = self.sizes.rows(limits);
         loop {
             let reach = statements.reach(start, query, asked)?;
@@ -202,24 +204,19 @@ impl MysqlSource {
                 .await
                 .map_err(|error| failed(OPERATION, error))?;
             reading.id = Some(reach.try_get(0).map_err(|error| failed(OPERATION, error))?);
-            let mut reader = RowReader::new(Dialect::Mysql, statements.layout);
-            let until = match reader.value(|arena| value(&reach, 1, &statements.layout.timestamp, arena))? {
-                Value::Int(number) => Some(Bind::Int(number)),
-                Value::String(text) => Some(Bind::Text(text.to_string())),
-                _ => None,
-            };
+            let until = sql::time(layout, |contents| value(&reach, 1, &layout.timestamp, contents))?;
             let is_last = until.is_none();
             let rows = statements.page(start, query, asked, until)?;
             let mut rows =
                 sqlx::query_with(AssertSqlSafe(rows.sql), arguments(rows.bound)?).fetch(reading.connection()?);
-            let mut page = PageBuilder::new(start, query, limits);
+            let mut page = PageBuilder::new(Dialect::Mysql, layout, start, query, limits);
             while let Some(row) = rows.try_next().await.map_err(|error| failed(OPERATION, error))? {
-                if !page.push(reader.record(|index, column, arena| value(&row, index, column, arena))?)? {
+                if !page.push(|index, column, contents| value(&row, index, column, contents))? {
                     break;
                 }
             }
             if page.rows() > 0 || page.waits() || is_last {
-                return Ok(page.finish(statements.layout, if is_last { asked } else { 0 }, &self.sizes));
+                return Ok(page.finish(if is_last { asked } else { 0 }, &self.sizes));
             }
         }
     }
@@ -244,9 +241,9 @@ impl Source for MysqlSource {
     }
 
     async fn read(&self, _: &Partition, start: &Start, query: &Query, limits: PageLimits) -> Result<Page, Error> {
-        let statements = Statements { dialect: Dialect::Mysql, layout: self.layout().await? };
+        let layout = self.layout().await?;
         let mut reading = self.reading().await.map_err(|error| failed("read the log table", error))?;
-        let page = self.read_page(&mut reading, &statements, (start, query, limits)).await?;
+        let page = self.read_page(&mut reading, layout, (start, query, limits)).await?;
         reading.done();
         Ok(page)
     }
@@ -352,20 +349,20 @@ fn arguments(bound: Vec<Bind>) -> Result<MySqlArguments, Error> {
 }
 
 /// The value of a column.
-fn value(row: &MySqlRow, index: usize, column: &Column, arena: &mut TextArena) -> Result<Value, sql::Cause> {
+fn value(row: &MySqlRow, index: usize, column: &Column, contents: &mut Contents) -> Result<Cell, sql::Cause> {
     if row.try_get_raw(index)?.is_null() {
-        return Ok(Value::Null);
+        return Ok(Cell::Null);
     }
     let bytes = || row.try_get_unchecked::<&[u8], _>(index);
     Ok(match column.kind {
-        Kind::Integer => Value::Int(row.try_get_unchecked(index)?),
+        Kind::Integer => Cell::Int(row.try_get_unchecked(index)?),
         Kind::Unsigned => {
             let number: u64 = row.try_get_unchecked(index)?;
-            i64::try_from(number).map_or_else(|_| arena.push(&number.to_string()).into(), Value::Int)
+            i64::try_from(number).map_or_else(|_| contents.text(&number.to_string()), Cell::Int)
         }
-        Kind::Float => Value::Double(row.try_get_unchecked(index)?),
-        Kind::Bytes => Value::Bytes(bytes()?.to_vec().into()),
-        _ => Value::String(arena.push_lossy(bytes()?)),
+        Kind::Float => Cell::Double(row.try_get_unchecked(index)?),
+        Kind::Bytes => contents.bytes(bytes()?),
+        _ => contents.text_lossy(bytes()?),
     })
 }
 

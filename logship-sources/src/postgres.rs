@@ -24,13 +24,13 @@
 //! https://www.postgresql.org/docs/current/runtime-config-connection.html#GUC-CLIENT-CONNECTION-CHECK-INTERVAL
 
 use std::fmt;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::TryStreamExt;
 use logship_core::{
     ArrivalOrder, BuildContext, Error, ErrorKind, Page, PageLimits, Partition, Query, RecordId, Registry, SecretRef,
-    Source, Start, TextArena, Timestamp, Value, async_trait, read_fields,
+    Source, Start, Timestamp, async_trait, read_fields,
 };
 use serde::Deserialize;
 use sqlx::encode::IsNull;
@@ -43,7 +43,7 @@ use sqlx::{
 };
 use tokio::sync::OnceCell;
 
-use crate::sql::{self, Bind, Column, Dialect, Kind, Layout, PageBuilder, RowReader, RowSizes, Statements};
+use crate::sql::{self, Bind, Cell, Column, Contents, Dialect, Kind, Layout, PageBuilder, RowSizes, Statements};
 
 mod horizon;
 #[cfg(test)]
@@ -139,7 +139,7 @@ pub struct PostgresSource {
     has_replica: bool,
     mapping: TableMapping,
     partition: Partition,
-    layout: OnceCell<Layout>,
+    layout: OnceCell<Arc<Layout>>,
     sizes: RowSizes,
     horizon: Mutex<Horizon>,
 }
@@ -186,8 +186,8 @@ impl PostgresSource {
     }
 
     /// The table as it was when first looked at.
-    async fn layout(&self) -> Result<&Layout, Error> {
-        self.layout.get_or_try_init(|| self.look()).await
+    async fn layout(&self) -> Result<&Arc<Layout>, Error> {
+        self.layout.get_or_try_init(|| async { self.look().await.map(Arc::new) }).await
     }
 
     /// The table as it is now.
@@ -251,18 +251,17 @@ impl Source for PostgresSource {
         let statement = Statements { dialect: Dialect::Postgres, layout }.page(start, query, asked, None)?;
         let arguments = arguments(statement.bound).map_err(|error| failed(OPERATION, error))?;
         let mut reading = Reading::new(self.pages.acquire().await.map_err(|error| failed(OPERATION, error))?);
-        let mut page = PageBuilder::new(start, query, limits);
+        let mut page = PageBuilder::new(Dialect::Postgres, layout, start, query, limits);
         {
-            let mut reader = RowReader::new(Dialect::Postgres, layout);
             let mut rows = sqlx::query_with(AssertSqlSafe(statement.sql), arguments).fetch(reading.connection()?);
             while let Some(row) = rows.try_next().await.map_err(|error| failed(OPERATION, error))? {
-                if !page.push(reader.record(|index, column, arena| value(&row, index, column, arena))?)? {
+                if !page.push(|index, column, contents| value(&row, index, column, contents))? {
                     break;
                 }
             }
         }
         reading.done();
-        Ok(page.finish(layout, asked, &self.sizes))
+        Ok(page.finish(asked, &self.sizes))
     }
 
     /// When the oldest transaction began that has written and is still open, in this database, or prepared; `None`
@@ -402,25 +401,25 @@ fn arguments(bound: Vec<Bind>) -> Result<PgArguments, sqlx::Error> {
 
 /// The value of a column, which the server has sent in its binary form
 /// (<https://www.postgresql.org/docs/current/protocol-overview.html#PROTOCOL-FORMAT-CODES>).
-fn value(row: &PgRow, index: usize, column: &Column, arena: &mut TextArena) -> Result<Value, sql::Cause> {
+fn value(row: &PgRow, index: usize, column: &Column, contents: &mut Contents) -> Result<Cell, sql::Cause> {
     let raw = row.try_get_raw(index)?;
     if raw.is_null() {
-        return Ok(Value::Null);
+        return Ok(Cell::Null);
     }
     let bytes = raw.as_bytes()?;
     Ok(match column.kind {
-        Kind::Integer => Value::Int(match bytes.len() {
+        Kind::Integer => Cell::Int(match bytes.len() {
             2 => i16::from_be_bytes(bytes.try_into()?).into(),
             4 => i32::from_be_bytes(bytes.try_into()?).into(),
             _ => i64::from_be_bytes(bytes.try_into()?),
         }),
-        Kind::Float if bytes.len() == 4 => Value::Double(f32::from_be_bytes(bytes.try_into()?).into()),
-        Kind::Float => Value::Double(f64::from_be_bytes(bytes.try_into()?)),
-        Kind::Boolean => Value::Bool(bytes == [1]),
-        Kind::Bytes => Value::Bytes(bytes.to_vec().into()),
+        Kind::Float if bytes.len() == 4 => Cell::Double(f32::from_be_bytes(bytes.try_into()?).into()),
+        Kind::Float => Cell::Double(f64::from_be_bytes(bytes.try_into()?)),
+        Kind::Boolean => Cell::Bool(bytes == [1]),
+        Kind::Bytes => contents.bytes(bytes),
         // The time of the position comes first, and is not sent as text.
-        Kind::Time if index == 0 => Value::Int(unix_micros(i64::from_be_bytes(bytes.try_into()?))),
-        _ => Value::String(arena.push_lossy(bytes)),
+        Kind::Time if index == 0 => Cell::Int(unix_micros(i64::from_be_bytes(bytes.try_into()?))),
+        _ => contents.text_lossy(bytes),
     })
 }
 

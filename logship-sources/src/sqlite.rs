@@ -9,18 +9,19 @@
 //! [`check`](Source::check) warns of them with their number.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use futures::TryStreamExt;
 use logship_core::{
-    ArrivalOrder, Error, ErrorKind, Page, PageLimits, Partition, Query, RecordId, Registry, Source, Start, TextArena,
-    Value, async_trait, read_fields,
+    ArrivalOrder, Error, ErrorKind, Page, PageLimits, Partition, Query, RecordId, Registry, Source, Start, async_trait,
+    read_fields,
 };
 use serde::Deserialize;
 use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqlitePoolOptions, SqliteRow};
 use sqlx::{Arguments, AssertSqlSafe, Row, SqlitePool, TypeInfo, ValueRef};
 use tokio::sync::OnceCell;
 
-use crate::sql::{self, Bind, Column, Dialect, Kind, Layout, PageBuilder, RowReader, RowSizes, Statements};
+use crate::sql::{self, Bind, Cell, Column, Contents, Dialect, Kind, Layout, PageBuilder, RowSizes, Statements};
 
 pub use crate::sql::{IdFormat, JsonColumn, TableMapping, TimestampFormat};
 
@@ -47,7 +48,7 @@ pub struct SqliteSource {
     file: Option<DatabaseFile>,
     mapping: TableMapping,
     partition: Partition,
-    layout: OnceCell<Layout>,
+    layout: OnceCell<Arc<Layout>>,
     sizes: RowSizes,
 }
 
@@ -84,8 +85,8 @@ impl SqliteSource {
     }
 
     /// The table as it was when first looked at.
-    async fn layout(&self) -> Result<&Layout, Error> {
-        self.layout.get_or_try_init(|| self.look()).await
+    async fn layout(&self) -> Result<&Arc<Layout>, Error> {
+        self.layout.get_or_try_init(|| async { self.look().await.map(Arc::new) }).await
     }
 
     /// The table as it is now.
@@ -164,15 +165,15 @@ impl Source for SqliteSource {
         }
         let layout = self.layout().await?;
         let asked = self.sizes.rows(limits);
-        let page = Statements { dialect: Dialect::Sqlite, layout }.page(start, query, asked, None)?;
-        let mut rows = sqlx::query_with(AssertSqlSafe(page.sql), arguments(page.bound)?).fetch(&self.pool);
-        let (mut reader, mut page) = (RowReader::new(Dialect::Sqlite, layout), PageBuilder::new(start, query, limits));
+        let statement = Statements { dialect: Dialect::Sqlite, layout }.page(start, query, asked, None)?;
+        let mut rows = sqlx::query_with(AssertSqlSafe(statement.sql), arguments(statement.bound)?).fetch(&self.pool);
+        let mut page = PageBuilder::new(Dialect::Sqlite, layout, start, query, limits);
         while let Some(row) = rows.try_next().await.map_err(|error| failed("read the log table", error))? {
-            if !page.push(reader.record(|index, _, arena| value(&row, index, arena))?)? {
+            if !page.push(|index, _, contents| value(&row, index, contents))? {
                 break;
             }
         }
-        Ok(page.finish(layout, asked, &self.sizes))
+        Ok(page.finish(asked, &self.sizes))
     }
 
     async fn check(&self) -> Result<(), Error> {
@@ -272,18 +273,18 @@ fn arguments(bound: Vec<Bind>) -> Result<SqliteArguments, Error> {
 }
 
 /// Whatever SQLite holds in a column, as what it is.
-fn value(row: &SqliteRow, index: usize, arena: &mut TextArena) -> Result<Value, sql::Cause> {
+fn value(row: &SqliteRow, index: usize, contents: &mut Contents) -> Result<Cell, sql::Cause> {
     let raw = row.try_get_raw(index)?;
     if raw.is_null() {
-        return Ok(Value::Null);
+        return Ok(Cell::Null);
     }
     // Bytes that are no UTF-8 are text to SQLite all the same.
     let bytes = || row.try_get_unchecked::<&[u8], _>(index);
     Ok(match raw.type_info().name() {
-        "INTEGER" | "BOOLEAN" => Value::Int(row.try_get_unchecked(index)?),
-        "REAL" => Value::Double(row.try_get_unchecked(index)?),
-        "BLOB" => Value::Bytes(bytes()?.to_vec().into()),
-        _ => Value::String(arena.push_lossy(bytes()?)),
+        "INTEGER" | "BOOLEAN" => Cell::Int(row.try_get_unchecked(index)?),
+        "REAL" => Cell::Double(row.try_get_unchecked(index)?),
+        "BLOB" => contents.bytes(bytes()?),
+        _ => contents.text_lossy(bytes()?),
     })
 }
 
@@ -309,7 +310,7 @@ pub(crate) fn failed(operation: &'static str, error: sqlx::Error) -> Error {
 mod tests {
     use super::*;
     use crate::sql::testing::{ALL, any_filter, assert_pushed_down};
-    use logship_core::{Cursor, PageEnd, Severity, Timestamp};
+    use logship_core::{Cursor, PageEnd, Severity, Timestamp, Value};
     use proptest::prelude::*;
     use sqlx::Executor;
 

@@ -72,6 +72,24 @@ impl JsonlFields {
     }
 }
 
+/// The record's own fields as the line says them.
+#[derive(Debug, Default)]
+pub(super) struct OwnFields {
+    pub(super) time: Slot<Timestamp>,
+    pub(super) level: Slot<(Severity, Option<Text>)>,
+    pub(super) body: Slot<()>,
+}
+
+/// A field of the record's own, as long as a better one may come.
+#[derive(Debug, Default)]
+pub(super) struct Slot<T> {
+    /// The place of the name in its list, if the line has such a field.
+    pub(super) rank: Option<usize>,
+    pub(super) name: Text,
+    pub(super) value: Value,
+    pub(super) meaning: T,
+}
+
 /// The names of lines, each with its role. They mostly come in the order of the line before, so the one behind the last
 /// is tried first; a name that stands in a line more than once is here as often.
 #[derive(Debug)]

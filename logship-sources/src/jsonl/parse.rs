@@ -1,16 +1,18 @@
 //! One line to one record, in one pass: what the line says is cut out of it, not copied, and the record of the line
 //! before is written over, place by place, as the next line mostly says the same of other things.
 
+mod escape;
+
 use std::mem::{swap, take};
 use std::ops::Range;
 use std::sync::Arc;
 
 use logship_core::{
-    Cursor, LogRecord, Partition, RecordId, Resource, Severity, Text, TextArena, TextBlock, Timestamp, Value,
-    find_json_escape,
+    Cursor, LogRecord, Partition, RecordId, Resource, Text, TextArena, TextBlock, Timestamp, Value, find_json_escape,
 };
 
-use super::fields::{JsonlFields, Names, Role, severity, timestamp};
+use super::fields::{JsonlFields, Names, OwnFields, Role, Slot, severity, timestamp};
+use crate::in_place::{entry, rename, renew, set_text};
 
 /// Deeper nesting is no log line, and would need a stack as deep.
 const DEPTH_MAX: usize = 64;
@@ -34,24 +36,6 @@ struct Strings {
     scratch: String,
 }
 
-/// The record's own fields as the line says them.
-#[derive(Debug, Default)]
-struct OwnFields {
-    time: Slot<Timestamp>,
-    level: Slot<(Severity, Option<Text>)>,
-    body: Slot<()>,
-}
-
-/// A field of the record's own, as long as a better one may come.
-#[derive(Debug, Default)]
-struct Slot<T> {
-    /// The place of the name in its list, if the line has such a field.
-    rank: Option<usize>,
-    name: Text,
-    value: Value,
-    meaning: T,
-}
-
 impl<'a> Parser<'a> {
     /// Untimed records get the time `now`.
     pub(crate) fn new(fields: &'a JsonlFields, now: Timestamp) -> Self {
@@ -63,7 +47,7 @@ impl<'a> Parser<'a> {
     /// Makes the record of a line without its line break, which is a part of `block`, in the place of another one. The
     /// id stays.
     pub(crate) fn record(&mut self, block: &TextBlock, line: Range<usize>, record: &mut LogRecord) {
-        self.renew(record);
+        renew(record, &self.no_resource);
         self.names.begin_line();
         let bytes = block.as_str().as_bytes().get(..line.end).unwrap_or_default();
         let begin = line.start;
@@ -87,7 +71,7 @@ impl<'a> Parser<'a> {
 
     /// The same of a line of `bytes` bytes of which this is the beginning.
     pub(super) fn truncated(&mut self, beginning: Text, bytes: u64, record: &mut LogRecord) {
-        self.renew(record);
+        renew(record, &self.no_resource);
         record.attributes.clear();
         record.body = beginning.into();
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
@@ -99,20 +83,6 @@ impl<'a> Parser<'a> {
         record.timestamp = self.now;
         record.observed_timestamp = Some(self.now);
         record.attributes.push((Text::from_static("logship.timestamp_missing"), true.into()));
-    }
-
-    /// Leaves nothing of a record but its id and what will be written over: the body and the attributes.
-    fn renew(&self, record: &mut LogRecord) {
-        record.timestamp = Timestamp::default();
-        record.observed_timestamp = None;
-        record.severity = Severity::UNSPECIFIED;
-        record.severity_text = None;
-        if !Arc::ptr_eq(&record.resource, &self.no_resource) {
-            record.resource = Arc::clone(&self.no_resource);
-        }
-        record.scope = None;
-        record.trace_id = None;
-        record.span_id = None;
     }
 }
 
@@ -128,34 +98,6 @@ struct Reader<'r, 'a> {
     at: usize,
     names: &'r mut Names<'a>,
     strings: &'r mut Strings,
-}
-
-/// The entry at this place, which may be the first behind those there are.
-#[inline]
-fn entry(entries: &mut Vec<(Text, Value)>, place: usize) -> &mut (Text, Value) {
-    if place >= entries.len() {
-        entries.push(Default::default());
-    }
-    &mut entries[place]
-}
-
-/// Gives an entry its name, which it mostly has.
-#[inline]
-fn rename(entry: &mut Text, name: &Text) {
-    if !entry.is_same(name) {
-        *entry = name.clone();
-    }
-}
-
-/// Makes a value the text that `set` says, in the room of the text it was.
-#[inline]
-fn set_text(value: &mut Value, set: impl FnOnce(&mut Text)) {
-    if let Value::String(text) = value {
-        return set(text);
-    }
-    let mut text = Text::new();
-    set(&mut text);
-    *value = Value::String(text);
 }
 
 fn is_space(byte: Option<u8>) -> bool {
@@ -458,43 +400,6 @@ impl Reader<'_, '_> {
                 return Ok(self.strings.unescaped.push(&self.strings.scratch));
             }
         }
-    }
-
-    /// The character that stands behind a backslash. Half of a surrogate pair is no character and is replaced.
-    fn escape(&mut self) -> Result<char, Fault> {
-        Ok(match self.take().ok_or(NO_END)? {
-            b'n' => '\n',
-            b't' => '\t',
-            b'r' => '\r',
-            b'b' => '\u{8}',
-            b'f' => '\u{c}',
-            byte @ (b'"' | b'\\' | b'/') => char::from(byte),
-            b'u' => {
-                let first = self.hex()?;
-                let behind = self.at;
-                if (0xd800..0xdc00).contains(&first) && self.next_is(b'\\') && self.next_is(b'u') {
-                    let second = self.hex()?;
-                    if (0xdc00..0xe000).contains(&second) {
-                        let code = 0x1_0000 + ((first - 0xd800) << 10) + (second - 0xdc00);
-                        return Ok(char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER));
-                    }
-                    // What follows is a character of its own.
-                    self.at = behind;
-                }
-                self.at = self.at.min(behind);
-                char::from_u32(first).unwrap_or(char::REPLACEMENT_CHARACTER)
-            }
-            _ => return Err("an escape is unknown"),
-        })
-    }
-
-    fn hex(&mut self) -> Result<u32, Fault> {
-        let mut code = 0;
-        for _ in 0..4 {
-            let digit = self.take().and_then(|byte| char::from(byte).to_digit(16));
-            code = code * 16 + digit.ok_or("an escape is unknown")?;
-        }
-        Ok(code)
     }
 
     fn space(&mut self) {

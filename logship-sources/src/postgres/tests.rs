@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use logship_core::{BuildContext, Cursor, Filter, Severity};
+use logship_core::{BuildContext, Cursor, Filter, Severity, Value};
 use logship_testkit::conformance::server;
 use proptest::prelude::*;
 use sqlx::postgres::PgPoolOptions;

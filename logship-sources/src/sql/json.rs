@@ -1,11 +1,14 @@
-//! JSON text straight into attribute values.
+//! JSON text straight into attribute values, in the place of those of the row before.
 
 use std::fmt;
+use std::mem::take;
 
-use logship_core::{Text, TextArena, Value};
+use logship_core::{Text, TextArena, TextBlock, Value};
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
-/// Reads the values of a page's JSON columns; strings go to the page's arena, and a key is held once.
+use crate::in_place::{entry, set_text};
+
+/// Reads the values of a page's JSON columns; a key is held once.
 #[derive(Debug, Default)]
 pub(crate) struct JsonReader {
     keys: Vec<Text>,
@@ -18,25 +21,41 @@ const DEPTH_MAX: usize = 64;
 const KEYS_KEPT: usize = 64;
 
 impl JsonReader {
-    /// The value of a JSON text; `None` if it is none, or nested deeper than 64.
+    /// The value of a JSON text; `None` if it is none, or nested deeper than 64. Strings go to the arena.
+    #[cfg(any(test, feature = "_fuzzing", feature = "tracing"))]
     pub(crate) fn read(&mut self, text: &str, arena: &mut TextArena) -> Option<Value> {
+        let mut value = Value::Null;
+        self.read_into(&mut value, text, None, arena).then_some(value)
+    }
+
+    /// Makes `value` that of a JSON text, or says false and leaves any value there. Strings are cut out of `block`, which
+    /// must be what `text` is a part of, as long as they have no escapes; those, and all without a block, go to the arena.
+    pub(crate) fn read_into(
+        &mut self,
+        value: &mut Value,
+        text: &str,
+        block: Option<&TextBlock>,
+        arena: &mut TextArena,
+    ) -> bool {
         let mut deserializer = serde_json::Deserializer::from_str(text);
-        let value = Seed { keys: &mut self.keys, arena, depth: 0 }.deserialize(&mut deserializer).ok()?;
-        deserializer.end().ok()?;
-        Some(value)
+        let seed = Seed { value, keys: &mut self.keys, block, arena, depth: 0 };
+        seed.deserialize(&mut deserializer).and_then(|()| deserializer.end()).is_ok()
     }
 }
 
-struct Seed<'a> {
+struct Seed<'a, 'b> {
+    /// What is written over.
+    value: &'a mut Value,
     keys: &'a mut Vec<Text>,
+    block: Option<&'b TextBlock>,
     arena: &'a mut TextArena,
     /// How many values this one stands inside.
     depth: usize,
 }
 
-impl Seed<'_> {
-    fn inner(&mut self) -> Seed<'_> {
-        Seed { keys: self.keys, arena: self.arena, depth: self.depth + 1 }
+impl<'b> Seed<'_, 'b> {
+    fn inner<'i>(&'i mut self, value: &'i mut Value) -> Seed<'i, 'b> {
+        Seed { value, keys: self.keys, block: self.block, arena: self.arena, depth: self.depth + 1 }
     }
 
     fn check_depth<E: serde::de::Error>(&self) -> Result<(), E> {
@@ -44,90 +63,132 @@ impl Seed<'_> {
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Seed<'_> {
-    type Value = Value;
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+impl<'de> DeserializeSeed<'de> for Seed<'_, '_> {
+    type Value = ();
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
         deserializer.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for Seed<'_> {
-    type Value = Value;
+impl<'de> Visitor<'de> for Seed<'_, '_> {
+    type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("JSON")
     }
 
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
+    fn visit_unit<E>(self) -> Result<(), E> {
+        *self.value = Value::Null;
+        Ok(())
     }
 
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(Value::Bool(value))
+    fn visit_bool<E>(self, value: bool) -> Result<(), E> {
+        *self.value = Value::Bool(value);
+        Ok(())
     }
 
-    fn visit_i64<E>(self, number: i64) -> Result<Value, E> {
-        Ok(Value::Int(number))
+    fn visit_i64<E>(self, number: i64) -> Result<(), E> {
+        *self.value = Value::Int(number);
+        Ok(())
     }
 
-    fn visit_u64<E>(self, number: u64) -> Result<Value, E> {
-        Ok(i64::try_from(number).map_or(Value::Double(number as f64), Value::Int))
+    fn visit_u64<E>(self, number: u64) -> Result<(), E> {
+        *self.value = i64::try_from(number).map_or(Value::Double(number as f64), Value::Int);
+        Ok(())
     }
 
-    fn visit_f64<E>(self, number: f64) -> Result<Value, E> {
-        Ok(Value::Double(number))
+    fn visit_f64<E>(self, number: f64) -> Result<(), E> {
+        *self.value = Value::Double(number);
+        Ok(())
     }
 
-    fn visit_str<E>(self, text: &str) -> Result<Value, E> {
-        Ok(Value::String(self.arena.push(text)))
+    /// A string with escapes.
+    fn visit_str<E>(self, text: &str) -> Result<(), E> {
+        *self.value = Value::String(self.arena.push(text));
+        Ok(())
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(mut self, mut items: A) -> Result<Value, A::Error> {
+    /// A string as it stands between its quotes.
+    fn visit_borrowed_str<E: serde::de::Error>(self, text: &'de str) -> Result<(), E> {
+        let Some(block) = self.block else { return self.visit_str(text) };
+        let begin = text.as_ptr() as usize - block.as_str().as_ptr() as usize;
+        set_text(self.value, |place| place.cut_json(block, begin..begin + text.len()));
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut items: A) -> Result<(), A::Error> {
         self.check_depth()?;
-        let mut values = Vec::new();
-        while let Some(value) = items.next_element_seed(self.inner())? {
-            values.push(value);
+        let mut values = if let Value::Array(values) = &mut *self.value { take(values) } else { Vec::new() };
+        let mut count = 0;
+        loop {
+            if count == values.len() {
+                values.push(Value::Null);
+            }
+            if items.next_element_seed(self.inner(&mut values[count]))?.is_none() {
+                break;
+            }
+            count += 1;
         }
-        Ok(Value::Array(values))
+        values.truncate(count);
+        *self.value = Value::Array(values);
+        Ok(())
     }
 
-    fn visit_map<A: MapAccess<'de>>(mut self, mut entries: A) -> Result<Value, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(mut self, mut entries: A) -> Result<(), A::Error> {
         self.check_depth()?;
-        let mut values = Vec::with_capacity(entries.size_hint().unwrap_or(8));
-        while let Some(key) = entries.next_key_seed(Key(self.inner()))? {
-            values.push((key, entries.next_value_seed(self.inner())?));
+        let mut values = if let Value::Map(values) = &mut *self.value { take(values) } else { Vec::new() };
+        let mut count = 0;
+        loop {
+            let (key, value) = entry(&mut values, count);
+            if entries.next_key_seed(Key { key, keys: self.keys, arena: self.arena })?.is_none() {
+                break;
+            }
+            entries.next_value_seed(self.inner(value))?;
+            count += 1;
         }
-        Ok(Value::Map(values))
+        values.truncate(count);
+        *self.value = Value::Map(values);
+        Ok(())
     }
 }
 
 /// The key of an entry.
-struct Key<'a>(Seed<'a>);
+struct Key<'a> {
+    /// What is written over.
+    key: &'a mut Text,
+    keys: &'a mut Vec<Text>,
+    arena: &'a mut TextArena,
+}
 
 impl<'de> DeserializeSeed<'de> for Key<'_> {
-    type Value = Text;
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Text, D::Error> {
+    type Value = ();
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
         deserializer.deserialize_str(self)
     }
 }
 
 impl Visitor<'_> for Key<'_> {
-    type Value = Text;
+    type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a key")
     }
 
-    fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<Text, E> {
-        let Seed { keys, arena, .. } = self.0;
-        if let Some(known) = keys.iter().find(|known| known.as_str() == key) {
-            return Ok(known.clone());
+    fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<(), E> {
+        // Keys mostly stand where they stood in the row before.
+        if self.key.as_str() == key {
+            return Ok(());
         }
-        let text = arena.push(key);
-        if keys.len() < KEYS_KEPT {
-            keys.push(text.clone());
-        }
-        Ok(text)
+        *self.key = match self.keys.iter().find(|known| known.as_str() == key) {
+            Some(known) => known.clone(),
+            None if self.keys.len() < KEYS_KEPT => {
+                let text = Text::interned(key);
+                self.keys.push(text.clone());
+                text
+            }
+            None => self.arena.push(key),
+        };
+        Ok(())
     }
 }
 

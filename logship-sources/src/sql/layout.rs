@@ -72,7 +72,7 @@ impl Layout {
         let mut attributes = Vec::new();
         for (name, from) in &mapping.attributes {
             let found = optional(&format!("attributes.{name}"), from)?;
-            attributes.extend(found.map(|column| (Text::from(name.as_str()), column)));
+            attributes.extend(found.map(|column| (Text::interned(name), column)));
         }
         let severity = mapping.severity.as_ref().map(|name| optional("severity", name)).transpose()?.flatten();
         let only = match &mapping.only {
@@ -125,7 +125,7 @@ impl Layout {
         Ok(())
     }
 
-    /// Every column a page selects, in order: what [`record`](super::record) reads by index.
+    /// Every column a page selects, in order: what [`PageBuilder`](super::PageBuilder) reads by index.
     pub(crate) fn selected(&self) -> impl Iterator<Item = &Column> {
         [&self.timestamp, &self.id]
             .into_iter()

@@ -7,16 +7,23 @@ mod layout;
 mod mapping;
 mod page;
 mod position;
+mod record;
+mod rows;
 mod statement;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 #[cfg(any(feature = "_fuzzing", feature = "tracing"))]
 pub(crate) use json::JsonReader;
 pub use mapping::{IdFormat, JsonColumn, TableMapping, TimestampFormat};
 
 pub(crate) use layout::{Column, Kind, Layout};
-pub(crate) use page::{Cause, PageBuilder, RowReader, RowSizes};
+#[cfg(feature = "mysql")]
+pub(crate) use page::time;
+pub(crate) use page::{Cause, PageBuilder, RowSizes};
+pub(crate) use rows::{Cell, Contents};
 pub(crate) use statement::{Bind, Dialect, Statements};
 
 /// How many rows one statement deletes: few enough that it holds locks for a moment only, and that every database
