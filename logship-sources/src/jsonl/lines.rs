@@ -11,22 +11,29 @@ use logship_core::{Error, ErrorKind, LogRecord, PageEnd, Text, TextBlock};
 use super::{LINE_BYTES_MAX, Parser};
 
 /// How much of a longer line is shipped.
-const TRUNCATED_BYTES: usize = 1024 * 1024;
+pub(super) const TRUNCATED_BYTES: usize = 1024 * 1024;
 
 /// Whole lines of a file.
 #[derive(Debug)]
 pub(super) struct Lines {
     /// Where they begin in the file.
-    pub(super) from: u64,
+    from: u64,
     pub(super) bytes: Bytes,
     /// All of them as text, if they are.
-    pub(super) text: Option<TextBlock>,
+    text: Option<TextBlock>,
     /// The length of the one line whose beginning is all that was read.
-    pub(super) truncated: Option<u64>,
+    truncated: Option<u64>,
     pub(super) end: PageEnd,
 }
 
 impl Lines {
+    /// What was read from this place of a file: lines to the last byte.
+    pub(super) fn new(from: u64, bytes: Vec<u8>, end: PageEnd) -> Self {
+        let bytes = Bytes::from(bytes);
+        let text = Text::from_utf8(bytes.clone()).ok().map(TextBlock::new);
+        Lines { from, bytes, text, truncated: None, end }
+    }
+
     /// Reads about so many bytes, and at least a whole line if there is one.
     pub(super) fn read(path: &Path, from: u64, bytes: usize) -> Result<Self, Error> {
         let failed = |error: std::io::Error| {
@@ -50,13 +57,11 @@ impl Lines {
             if let Some(last) = memchr::memrchr(b'\n', &buffer) {
                 let end = if is_all { PageEnd::CaughtUp } else { PageEnd::More };
                 buffer.truncate(last + 1);
-                let bytes = Bytes::from(buffer);
-                let text = Text::from_utf8(bytes.clone()).ok().map(TextBlock::new);
-                return Ok(Lines { from, bytes, text, truncated: None, end });
+                return Ok(Lines::new(from, buffer, end));
             }
             if is_all {
                 // A line that has no end yet.
-                return Ok(Lines { from, bytes: Bytes::new(), text: None, truncated: None, end: PageEnd::CaughtUp });
+                return Ok(Lines::new(from, Vec::new(), PageEnd::CaughtUp));
             }
             if wanted >= LINE_BYTES_MAX {
                 return Lines::of_a_giant(&mut file, from, buffer).map_err(failed);

@@ -19,10 +19,9 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use logship_core::{
     Cursor, Error, ErrorKind, LogRecord, Page, PageEnd, PageLimits, Partition, Query, RawRecords, RecordId, Registry,
-    Source, Start, Text, TextBlock, Timestamp, async_trait, read_fields,
+    Source, Start, Timestamp, async_trait, read_fields,
 };
 use serde::Deserialize;
 
@@ -217,19 +216,17 @@ impl RawRecords for RawLines {
 
 /// The record of a line alone.
 #[cfg(feature = "_fuzzing")]
-pub(crate) fn record_of_line(line: &Text, id: RecordId) -> LogRecord {
+pub(crate) fn record_of_line(line: &logship_core::Text, id: RecordId) -> LogRecord {
     let now = Timestamp::now();
-    let mut record = LogRecord::new(id, now);
-    Parser::new(&JsonlFields::default(), now).record(&TextBlock::new(line.clone()), 0..line.len(), &mut record);
+    let (mut record, block) = (LogRecord::new(id, now), line.clone().into());
+    Parser::new(&JsonlFields::default(), now).record(&block, 0..line.len(), &mut record);
     record
 }
 
 /// The page of these lines alone.
 #[cfg(feature = "_fuzzing")]
 pub(crate) fn page_of_lines(lines: Vec<u8>) -> Page {
-    let bytes = Bytes::from(lines);
-    let text = Text::from_utf8(bytes.clone()).ok().map(TextBlock::new);
-    let lines = Lines { from: 0, bytes, text, truncated: None, end: PageEnd::CaughtUp };
+    let lines = Lines::new(0, lines, PageEnd::CaughtUp);
     let config = Arc::new(JsonlConfig { paths: Vec::new(), fields: JsonlFields::default() });
     let partition = Partition::new("lines");
     let (query, now) = (Query::all(), Timestamp::now());

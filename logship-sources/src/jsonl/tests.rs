@@ -1,8 +1,9 @@
 use std::io::Write;
 
-use logship_core::{Filter, Resource, Scope, Severity, Timestamp, Value};
+use logship_core::{Filter, Resource, Scope, Severity, TextBlock, Timestamp, Value};
 use proptest::prelude::*;
 
+use super::lines::TRUNCATED_BYTES;
 use super::*;
 
 const ALL: PageLimits = PageLimits { records_max: 1_000, bytes_max: usize::MAX, until: None };
