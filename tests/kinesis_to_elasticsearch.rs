@@ -252,7 +252,7 @@ async fn keep_key(account: &Account, key: &str) {
 /// the first run, and a key that is replaced before the second.
 #[tokio::test(flavor = "multi_thread")]
 async fn c7_a_run_of_the_function_stops_before_its_time_is_up_and_the_next_goes_on() {
-    const BATCHES: usize = 60;
+    const BATCHES: usize = 160;
     const EVENTS: usize = 400;
     let Some(moto) = server("LOGSHIP_MOTO_URL") else { return };
     let (account, search) = (Account::new(moto).await, StrictElasticsearch::start().await.unwrap());
