@@ -158,7 +158,11 @@ impl<'e> Encoder<'e> {
         }
     }
 
-    pub(crate) fn finish(self) -> EncodedPage {
+    pub(crate) fn finish(mut self) -> EncodedPage {
+        // A buffer that was used before may be far larger than this page needs, and all of it is counted.
+        if self.page.bytes.capacity() > 2 * self.page.bytes.len() {
+            self.page.bytes.shrink_to_fit();
+        }
         self.page
     }
 }
@@ -190,6 +194,12 @@ impl EncodedPage {
             .binary_search_by_key(&(index as u32), |(at, _)| *at)
             .ok()
             .map(|found| self.unencodable[found].1.as_str())
+    }
+
+    /// Gives back the room that is not filled.
+    pub(crate) fn shrink_to_fit(&mut self) {
+        self.bytes.shrink_to_fit();
+        self.ends.shrink_to_fit();
     }
 
     /// Bytes of memory held.

@@ -381,6 +381,8 @@ impl Page {
             _ => encoder.push_all(self.records()),
         }
         let mut page = encoder.finish();
+        // What is written again may take no more room than the first time.
+        page.shrink_to_fit();
         page.held = self.held.as_ref().map(|held| held.hold_more(page.bytes()));
         let page = Arc::new(page);
         encoded.push(Arc::clone(&page));
