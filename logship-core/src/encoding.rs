@@ -159,8 +159,10 @@ impl<'e> Encoder<'e> {
     }
 
     pub(crate) fn finish(mut self) -> EncodedPage {
-        // A buffer that was used before may be far larger than this page needs, and all of it is counted.
-        if self.page.bytes.capacity() > 2 * self.page.bytes.len() {
+        // A buffer that was used before may be far larger than a small page needs, and all of it is counted.
+        const SMALL: usize = 64 * 1024;
+        let capacity = self.page.bytes.capacity();
+        if capacity < SMALL && capacity > 2 * self.page.bytes.len() {
             self.page.bytes.shrink_to_fit();
         }
         self.page
