@@ -126,6 +126,11 @@ mutate "shipping is not shipped" logship-sources/src/tracing/layer.rs \
 mutate "nothing of a row's record is left to the next" logship-sources/src/sql/record.rs \
   'record.attributes.truncate(count);' 'record.attributes.truncate(count.max(9));' \
   cargo test -q -p logship-sources --features sqlite --locked --lib sql::tests
+mutate "a lane goes on after a turn that filled no chunk" $core/intake.rs \
+  '        // The lane'"'"'s next turn comes with what is under way.
+        self.fetch();
+' '' \
+  cargo test -q -p logship --no-default-features --features memory --locked --test hung_lane
 mutate "a lane says each time that it has everything" $core/lane.rs \
   'self.said_caught_up &= self.outbox.is_durable();' 'self.said_caught_up |= !self.outbox.is_durable();' \
   cargo test -q -p logship --locked --test orchestrator

@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use logship::sources::memory::MemorySource;
 use logship::state::memory::MemoryOffsets;
-use logship::{Chunk, CpuWork, Error, Exporter, Lane, LogShipper, Outcome, RunReport, Timestamp, async_trait};
+use logship::{
+    Capabilities, Chunk, CpuWork, Error, Exporter, Idempotency, Lane, LogShipper, Outcome, Query, RunReport, Timestamp,
+    async_trait,
+};
 
 const RECORDS: u64 = 20_000;
 const BUDGET: usize = 4 * 1024 * 1024;
@@ -88,5 +91,37 @@ async fn p2_lanes_of_the_same_speed_read_the_source_once() {
         let accepted: u64 = report.lanes.iter().map(|lane| lane.accepted).sum();
         assert_eq!(accepted, 8 * RECORDS, "{report}");
         assert!(report.source_records < 2 * RECORDS, "{} records read: {report}", report.source_records);
+    }
+}
+
+/// A destination that knows a chunk by where it begins, so that what is passed over waits for the next chunk.
+#[derive(Debug)]
+struct ByChunk;
+
+#[async_trait]
+impl Exporter for ByChunk {
+    fn kind(&self) -> &'static str {
+        "by-chunk"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::none().idempotency(Idempotency::PerChunk)
+    }
+
+    async fn export(&self, chunk: &Chunk) -> Result<Outcome, Error> {
+        Ok(Outcome::all_accepted(chunk.len()))
+    }
+}
+
+/// Method: pages that are there at once, far more of them than a lane takes in one turn, none of which fills a chunk;
+/// first because the chunk is large, then because the lane wants nothing of them.
+#[tokio::test(start_paused = true)]
+async fn p2_a_lane_goes_on_however_many_pages_it_takes_to_fill_a_chunk() {
+    let lane = || Lane::new("patient", ByChunk).chunk(RECORDS as usize);
+    for (lane, accepted) in [(lane(), RECORDS), (lane().filter(Query::all().namespace("other")), 0)] {
+        let builder = LogShipper::builder(source()).offsets(MemoryOffsets::new()).lookback(None).page_records(100);
+        let report = builder.deadline(Duration::from_secs(60)).lane(lane).build().unwrap().run_once().await.unwrap();
+        assert_eq!(report.lane("patient").unwrap().accepted, accepted, "{report}");
+        assert!(report.is_complete(), "{report}");
     }
 }

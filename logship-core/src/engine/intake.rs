@@ -38,6 +38,8 @@ pub(crate) struct Intake<'a> {
     /// Partitions to read next.
     ready: VecDeque<usize>,
     pub(crate) fetches: FuturesUnordered<BoxFuture<'a, Fetched>>,
+    /// There was no room to fetch the next page.
+    out_of_room: bool,
     chunker: Chunker,
     /// When the oldest waiting record began to wait.
     waiting_since: Option<Instant>,
@@ -94,6 +96,7 @@ impl<'a> Intake<'a> {
             numbers: HashMap::new(),
             ready: VecDeque::new(),
             fetches: FuturesUnordered::new(),
+            out_of_room: false,
             chunker,
             waiting_since: None,
             skips: BTreeSet::new(),
@@ -158,18 +161,26 @@ impl<'a> Intake<'a> {
     pub(crate) fn read_on(&mut self) -> Result<(), Error> {
         for _ in 0..AT_ONCE_MAX {
             self.fetch();
-            let Some(Some(fetched)) = self.fetches.next().now_or_never() else { break };
+            let Some(Some(fetched)) = self.fetches.next().now_or_never() else { return Ok(()) };
             self.fetched(fetched)?;
             if self.steps.iter().any(|step| matches!(step, Step::Chunk { .. })) {
-                break;
+                return Ok(());
             }
         }
+        // The lane's next turn comes with what is under way.
+        self.fetch();
         Ok(())
     }
 
     /// Begins to read as many pages as there is room for.
     fn fetch(&mut self) {
-        while self.fetches.len() < FETCHES_MAX && self.has_room() {
+        self.out_of_room = false;
+        while self.fetches.len() < FETCHES_MAX && !self.ready.is_empty() {
+            // Asked once: room that appears after this look wakes nobody.
+            self.out_of_room = !self.has_room();
+            if self.out_of_room {
+                return;
+            }
             let Some(number) = self.ready.pop_front() else { return };
             self.read_again_if_due(number);
             let reading = &self.partitions[number];
@@ -320,7 +331,7 @@ impl<'a> Intake<'a> {
             return;
         }
         let nothing_comes = self.fetches.is_empty() && self.ready.is_empty();
-        let out_of_room = self.fetches.is_empty() && !self.has_room() && nothing_under_way;
+        let out_of_room = self.fetches.is_empty() && self.out_of_room && nothing_under_way;
         let lingers = self.linger_ends().is_some_and(|end| end > Instant::now());
         if (nothing_comes && (self.lane.mode == Mode::Once || !lingers)) || out_of_room {
             self.cut();

@@ -114,6 +114,10 @@ impl<'a> Pass<'a> {
                 self.outbox.delivered(delivered).unwrap_or_else(|error| self.fail(error));
                 continue;
             }
+            debug_assert!(
+                stopping || lane.mode == Mode::Continuous || self.waits_for_something(),
+                "no lane waits for ever"
+            );
             if !self.moves(stopping) {
                 lane.reader.rests(lane.number);
             }
@@ -143,6 +147,11 @@ impl<'a> Pass<'a> {
         }
     }
 
+    /// Whether anything is under way whose end goes on with the pass.
+    fn waits_for_something(&self) -> bool {
+        !self.intake.fetches.is_empty() || self.outbox.is_at_work() || !self.outbox.in_flight.is_empty()
+    }
+
     /// Whether others may wait for this lane: not for its destination, nor for new records.
     fn moves(&self, stopping: bool) -> bool {
         let reads = !stopping && self.failed.is_none() && !self.intake.fetches.is_empty();
@@ -155,6 +164,7 @@ impl<'a> Pass<'a> {
         if self.failed.is_none() {
             if !self.outbox.has_enough() {
                 self.intake.read_on()?;
+                self.outbox.take(&mut self.intake.steps);
             }
             self.intake.cut_if_due(self.outbox.is_idle());
             self.intake.finish_skips();
