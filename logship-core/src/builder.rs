@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::engine::CpuWork;
 use crate::engine::budget::Shares;
+use crate::engine::equipment::page_records;
 use crate::page::Until;
 use crate::progress::ProgressSender;
 use crate::shipper::LogShipper;
@@ -48,7 +49,7 @@ pub struct LogShipperBuilder {
     lanes: Vec<Lane>,
     secrets: Arc<dyn SecretProvider>,
     byte_budget: usize,
-    page_records: usize,
+    page_records: Option<usize>,
     page_bytes: usize,
     poll_interval: Duration,
     lease_ttl: Duration,
@@ -76,7 +77,7 @@ impl LogShipperBuilder {
             lanes: Vec::new(),
             secrets: Arc::new(NoSecrets),
             byte_budget: 64 * 1024 * 1024,
-            page_records: 2000,
+            page_records: None,
             page_bytes: 4 * 1024 * 1024,
             poll_interval: Duration::from_secs(1),
             lease_ttl: Duration::from_secs(30),
@@ -212,10 +213,11 @@ impl LogShipperBuilder {
         self
     }
 
-    /// The most records in one read of the source. Default 2000.
+    /// The most records in one read of the source. Default 1 000 to 5 000: the largest chunk of any lane, or so many such
+    /// chunks, or such a part of one, that chunks begin and end with pages.
     #[must_use]
     pub fn page_records(mut self, records: usize) -> Self {
-        self.page_records = records;
+        self.page_records = Some(records);
         self
     }
 
@@ -302,8 +304,9 @@ impl LogShipperBuilder {
                 return Err(Error::config("id", format!("two exporters have the id `{}`", lane.id)));
             }
         }
+        let page_records = self.page_records.unwrap_or_else(|| page_records(&self.lanes));
         let positive = [
-            ("page_records", self.page_records as u128),
+            ("page_records", page_records as u128),
             ("page_bytes", self.page_bytes as u128),
             ("poll_interval", self.poll_interval.as_nanos()),
             ("lease_ttl", self.lease_ttl.as_nanos()),
@@ -337,7 +340,7 @@ impl LogShipperBuilder {
             secrets: self.secrets,
             byte_budget: self.byte_budget,
             shares,
-            page_records: self.page_records,
+            page_records,
             poll_interval: self.poll_interval,
             lease_ttl: self.lease_ttl,
             deadline: self.deadline,

@@ -107,10 +107,10 @@ struct Packing {
     compression: Compression,
 }
 
-/// A body's share in its buffer, which goes back to where it is from when the last body made of it is gone.
-struct Owner(Arc<Buffer>);
+/// A body's share in what it is made of, whose memory goes back to where it is from when the last body is gone.
+struct Owner<T>(Arc<T>);
 
-impl AsRef<[u8]> for Owner {
+impl<T: AsRef<[u8]>> AsRef<[u8]> for Owner<T> {
     fn as_ref(&self) -> &[u8] {
         self.0.as_ref().as_ref()
     }
@@ -296,6 +296,18 @@ impl Chunk {
         self.segments.iter_mut().for_each(|segment| segment.encoded = None);
     }
 
+    /// The body, where it is not packed and stands in an encoded page as it is.
+    pub(crate) fn body_in_place(&self, encoding: &dyn crate::Encoding) -> Option<Body> {
+        let [Segment { encoded: Some(page), range, .. }] = &self.segments[..] else { return None };
+        if encoding.compression() != Compression::None {
+            return None;
+        }
+        let (encoded, range) = page.body(range.clone())?;
+        let unpacked_len = range.len();
+        let bytes = Bytes::from_owner(Owner(Arc::clone(encoded))).slice(range);
+        Some(Body { bytes, unpacked_len, compression: Compression::None })
+    }
+
     /// Packs the body.
     pub(crate) fn pack(&self, encoding: &dyn crate::Encoding) -> Result<Body, crate::Error> {
         self.pack_in(encoding, |_| Buffer::default())
@@ -474,6 +486,60 @@ mod tests {
         assert_ne!(pack(&chunk, &Positions("other")).as_ptr(), first.as_ptr());
         drop((first, second));
         assert_eq!(chunk.segments[0].page.packed.lock().unwrap()[0].bytes.strong_count(), 0, "nothing keeps it");
+    }
+
+    /// Writes an array of positions; some have no form.
+    #[derive(Debug)]
+    struct Array {
+        begin: &'static [u8],
+        without: &'static [&'static str],
+    }
+
+    impl crate::Encoding for Array {
+        fn key(&self) -> &str {
+            "array"
+        }
+        fn record(&self, record: &LogRecord, out: &mut Vec<u8>) -> Result<(), crate::Unencodable> {
+            let text = record.id.position().as_number().to_string();
+            out.extend_from_slice(text.as_bytes());
+            match self.without.contains(&text.as_str()) {
+                true => Err(crate::Unencodable { reason: "no form".to_owned() }),
+                false => Ok(()),
+            }
+        }
+        fn begin(&self) -> &[u8] {
+            self.begin
+        }
+        fn separator(&self) -> &[u8] {
+            b", "
+        }
+    }
+
+    #[test]
+    fn a_body_that_stands_in_a_page_is_not_copied_and_is_the_same() {
+        let encoded = |encoding: &Array, indexes: &[usize]| {
+            let mut chunk = chunk(&[&[1, 2, 3], &[4, 5]]).select(indexes);
+            chunk.encode(encoding);
+            let (packed, in_place) = (chunk.pack(encoding).unwrap().bytes, chunk.body_in_place(encoding));
+            assert!(in_place.as_ref().is_none_or(|body| body.bytes == packed), "{in_place:?}");
+            (String::from_utf8(packed.to_vec()).unwrap(), in_place.is_some())
+        };
+        let (framed, bare) = (Array { begin: b"[", without: &[] }, Array { begin: b"", without: &[] });
+        for (encoding, indexes, body, is_in_place) in [
+            (&framed, &[0, 1, 2][..], "[1, 2, 3", true),
+            (&framed, &[1, 2], "[2, 3", false),
+            (&framed, &[0, 1, 2, 3, 4], "[1, 2, 3, 4, 5", false),
+            (&bare, &[0, 1, 2], "1, 2, 3", true),
+            (&bare, &[1, 2], "2, 3", true),
+            (&bare, &[4], "5", true),
+            (&bare, &[0, 2], "1, 3", false),
+            // What has no form is not chosen.
+            (&Array { begin: b"[", without: &["1"] }, &[1, 2], "[2, 3", false),
+            (&Array { begin: b"", without: &["1"] }, &[1, 2], "2, 3", true),
+            (&Array { begin: b"", without: &["2"] }, &[0, 2], "1, 3", false),
+        ] {
+            assert_eq!(encoded(encoding, indexes), (body.to_owned(), is_in_place));
+        }
     }
 
     #[test]

@@ -85,11 +85,15 @@ pub struct Unencodable {
     pub reason: String,
 }
 
-/// The records of a page as an encoding writes them, one after another.
+/// The records of a page as an encoding writes them: laid out as in a body that has all of them, so that such a body, and
+/// any of neighbours alone that needs no frame, is there without a copy.
 #[derive(Debug)]
 pub(crate) struct EncodedPage {
     key: String,
-    bytes: Buffer,
+    bytes: Arc<Encoded>,
+    begin_len: usize,
+    separator_len: usize,
+    end_len: usize,
     /// Where each record ends.
     ends: Vec<u32>,
     /// The records that have no form, with the reason, in order.
@@ -97,8 +101,22 @@ pub(crate) struct EncodedPage {
     /// Where a [`Grouping`] begins a group: the record, and its place.
     leaders: Vec<(u32, LogRecord)>,
     leaders_bytes: usize,
-    /// Counts these bytes against the byte budget.
-    pub(crate) held: Option<Held>,
+    /// Counts what is not in `bytes` against the byte budget.
+    held: Option<Held>,
+}
+
+/// What an encoded page and bodies made of it have in common.
+#[derive(Debug)]
+pub(crate) struct Encoded {
+    bytes: Buffer,
+    /// Counts the bytes against the byte budget until the last body made of them is gone.
+    held: Option<Held>,
+}
+
+impl AsRef<[u8]> for Encoded {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes.as_ref()
+    }
 }
 
 /// Writes an [`EncodedPage`].
@@ -106,66 +124,87 @@ pub(crate) struct EncodedPage {
 pub(crate) struct Encoder<'e> {
     encoding: &'e dyn Encoding,
     grouping: Option<Arc<dyn Grouping>>,
-    page: EncodedPage,
+    separator: &'e [u8],
+    bytes: Buffer,
+    ends: Vec<u32>,
+    unencodable: Vec<(u32, String)>,
+    leaders: Vec<(u32, LogRecord)>,
+    leaders_bytes: usize,
 }
 
 /// From how many records the length of all is guessed.
 const SAMPLE: usize = 16;
 
 impl<'e> Encoder<'e> {
-    pub(crate) fn new(encoding: &'e dyn Encoding, bytes: Buffer) -> Self {
-        let key = encoding.key().to_owned();
-        let page = EncodedPage {
-            key,
+    pub(crate) fn new(encoding: &'e dyn Encoding, mut bytes: Buffer) -> Self {
+        bytes.extend_from_slice(encoding.begin());
+        Encoder {
+            encoding,
+            grouping: encoding.grouping(),
+            separator: encoding.separator(),
             bytes,
             ends: Vec::new(),
             unencodable: Vec::new(),
             leaders: Vec::new(),
             leaders_bytes: 0,
-            held: None,
-        };
-        Encoder { encoding, grouping: encoding.grouping(), page }
+        }
     }
 
     pub(crate) fn push(&mut self, record: &LogRecord) {
-        let EncodedPage { bytes, ends, unencodable, leaders, leaders_bytes, .. } = &mut self.page;
-        let (begin, index) = (bytes.len(), ends.len() as u32);
-        match (self.encoding.record(record, bytes), &self.grouping) {
+        let (begin, index) = (self.bytes.len(), self.ends.len() as u32);
+        if index > 0 {
+            self.bytes.extend_from_slice(self.separator);
+        }
+        match (self.encoding.record(record, &mut self.bytes), &self.grouping) {
             (Ok(()), Some(grouping)) => {
-                if leaders.last().is_none_or(|(_, leader)| !grouping.is_shared(leader, record)) {
-                    *leaders_bytes += record.size();
-                    leaders.push((index, record.clone()));
+                if self.leaders.last().is_none_or(|(_, leader)| !grouping.is_shared(leader, record)) {
+                    self.leaders_bytes += record.size();
+                    self.leaders.push((index, record.clone()));
                 }
             }
             (Ok(()), None) => {}
             (Err(error), _) => {
-                bytes.truncate(begin);
-                unencodable.push((index, error.reason));
+                self.bytes.truncate(begin);
+                self.unencodable.push((index, error.reason));
             }
         }
-        ends.push(bytes.len() as u32);
+        self.ends.push(self.bytes.len() as u32);
     }
 
     pub(crate) fn push_all(&mut self, records: &[LogRecord]) {
-        self.page.ends.reserve(records.len());
+        self.ends.reserve(records.len());
         for (index, record) in records.iter().enumerate() {
             self.push(record);
             // The others are about as long as the first few; a wrong guess costs a copy, nothing else.
             if index + 1 == SAMPLE {
-                let rest = self.page.bytes.len() / SAMPLE * (records.len() - SAMPLE) * 9 / 8;
-                self.page.bytes.reserve(rest);
+                let rest = self.bytes.len() / SAMPLE * (records.len() - SAMPLE) * 9 / 8;
+                self.bytes.reserve(rest);
             }
         }
     }
 
-    pub(crate) fn finish(mut self) -> EncodedPage {
-        // A buffer that was used before may be far larger than a small page needs, and all of it is counted.
+    /// The page, which gives back the room that it does not need where `is_exact`, or where it is small: a buffer that
+    /// was used before may be far larger than a small page needs, and all of it is counted.
+    pub(crate) fn finish(mut self, is_exact: bool) -> EncodedPage {
         const SMALL: usize = 64 * 1024;
-        let capacity = self.page.bytes.capacity();
-        if capacity < SMALL && capacity > 2 * self.page.bytes.len() {
-            self.page.bytes.shrink_to_fit();
+        self.bytes.extend_from_slice(self.encoding.end());
+        let capacity = self.bytes.capacity();
+        if is_exact || (capacity < SMALL && capacity > 2 * self.bytes.len()) {
+            self.bytes.shrink_to_fit();
+            self.ends.shrink_to_fit();
         }
-        self.page
+        EncodedPage {
+            key: self.encoding.key().to_owned(),
+            bytes: Arc::new(Encoded { bytes: self.bytes, held: None }),
+            begin_len: self.encoding.begin().len(),
+            separator_len: self.separator.len(),
+            end_len: self.encoding.end().len(),
+            ends: self.ends,
+            unencodable: self.unencodable,
+            leaders: self.leaders,
+            leaders_bytes: self.leaders_bytes,
+            held: None,
+        }
     }
 }
 
@@ -180,14 +219,10 @@ impl EncodedPage {
         self.unencodable.is_empty()
     }
 
-    /// The bytes of one record.
-    pub(crate) fn record(&self, index: usize) -> &[u8] {
-        &self.bytes[self.start(index)..self.ends[index] as usize]
-    }
-
     /// How many bytes one record has.
     pub(crate) fn len(&self, index: usize) -> usize {
-        self.ends[index] as usize - self.start(index)
+        // One without a form has no separator, either.
+        (self.ends[index] as usize).saturating_sub(self.start(index))
     }
 
     /// Why a record has no form, if it has none.
@@ -198,15 +233,35 @@ impl EncodedPage {
             .map(|found| self.unencodable[found].1.as_str())
     }
 
-    /// Gives back the room that is not filled.
-    pub(crate) fn shrink_to_fit(&mut self) {
-        self.bytes.shrink_to_fit();
-        self.ends.shrink_to_fit();
-    }
-
     /// Bytes of memory held.
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes.capacity() + self.ends.capacity() * 4 + self.leaders_bytes
+        self.bytes.bytes.capacity() + self.index_bytes()
+    }
+
+    /// The same without the records.
+    fn index_bytes(&self) -> usize {
+        self.ends.capacity() * 4 + self.leaders_bytes
+    }
+
+    /// Counts the page from now on: `hold` counts so many bytes.
+    pub(crate) fn charge(&mut self, hold: impl Fn(usize) -> Held) {
+        self.held = Some(hold(self.index_bytes()));
+        if let Some(encoded) = Arc::get_mut(&mut self.bytes) {
+            encoded.held = Some(hold(encoded.bytes.capacity()));
+        }
+    }
+
+    /// The body of these records before it is packed, if it stands here as it is.
+    pub(crate) fn body(&self, range: std::ops::Range<usize>) -> Option<(&Arc<Encoded>, std::ops::Range<usize>)> {
+        if !self.leaders.is_empty() || range.is_empty() {
+            None
+        } else if range == (0..self.ends.len()) && self.is_whole() {
+            Some((&self.bytes, 0..self.bytes.bytes.len()))
+        } else if self.begin_len + self.end_len == 0 {
+            Some((&self.bytes, self.start(range.start)..self.ends[range.end - 1] as usize))
+        } else {
+            None
+        }
     }
 
     /// The first record of the group that a record stands in, with its place, and where the next group begins.
@@ -217,16 +272,19 @@ impl EncodedPage {
         Some((leader, *at as usize..end))
     }
 
-    /// The bytes of several records that follow one another.
+    /// The bytes of several records that follow one another, with the separators between them.
     pub(crate) fn range(&self, range: std::ops::Range<usize>) -> &[u8] {
         match range.is_empty() {
             true => &[],
-            false => &self.bytes[self.start(range.start)..self.ends[range.end - 1] as usize],
+            false => {
+                let end = self.ends[range.end - 1] as usize;
+                &self.bytes.bytes[self.start(range.start).min(end)..end]
+            }
         }
     }
 
     fn start(&self, index: usize) -> usize {
-        if index == 0 { 0 } else { self.ends[index - 1] as usize }
+        if index == 0 { self.begin_len } else { self.ends[index - 1] as usize + self.separator_len }
     }
 }
 
@@ -256,9 +314,8 @@ pub(crate) fn parts<'a>(
     let groups = groups(stretches, grouping.as_ref());
     let mut head_ends = Vec::with_capacity(groups.len());
     for (leader, group) in &groups {
-        let records: usize = group.iter().map(Stretch::len).sum();
         let bytes: usize = group.iter().map(|stretch| stretch.bytes().len()).sum();
-        grouping.begin(leader, bytes + records.saturating_sub(1) * separator.len(), heads);
+        grouping.begin(leader, bytes + (group.len() - 1) * separator.len(), heads);
         head_ends.push(heads.len());
     }
     let heads = &heads[..];
@@ -301,25 +358,15 @@ fn groups<'a>(stretches: &[Stretch<'a>], grouping: &dyn Grouping) -> Vec<Group<'
     groups
 }
 
-/// Adds the records of a stretch, in one piece where nothing stands between them.
+/// Adds the records of a stretch.
 fn append<'a>(stretch: &Stretch<'a>, separator: &'a [u8], is_first: bool, parts: &mut Vec<&'a [u8]>) {
-    if separator.is_empty() {
-        parts.push(stretch.bytes());
-        return;
+    if !is_first {
+        parts.push(separator);
     }
-    for index in 0..stretch.len() {
-        if index > 0 || !is_first {
-            parts.push(separator);
-        }
-        parts.push(stretch.encoded.record(stretch.from + index));
-    }
+    parts.push(stretch.bytes());
 }
 
 impl<'a> Stretch<'a> {
-    fn len(&self) -> usize {
-        self.to - self.from
-    }
-
     fn bytes(&self) -> &'a [u8] {
         self.encoded.range(self.from..self.to)
     }

@@ -325,7 +325,7 @@ impl Page {
         if let Records::Made(made) = &self.records {
             encoders.iter_mut().for_each(|encoder| encoder.push_all(&made.records));
         }
-        let encoded = encoders.into_iter().map(|encoder| Arc::new(encoder.finish())).collect();
+        let encoded = encoders.into_iter().map(|encoder| Arc::new(encoder.finish(false))).collect();
         self.encoded = Mutex::new(encoded);
         if passage.waits {
             let last = self.heads().next_back().map(|last| last.position.clone());
@@ -339,9 +339,7 @@ impl Page {
     pub(crate) fn charge(&mut self, gauge: &Arc<Gauge>) {
         self.held = Some(gauge.hold(self.bytes));
         let encoded = self.encoded.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for page in encoded.iter_mut().filter_map(Arc::get_mut) {
-            page.held = Some(gauge.hold(page.bytes()));
-        }
+        encoded.iter_mut().filter_map(Arc::get_mut).for_each(|page| page.charge(|bytes| gauge.hold(bytes)));
     }
 
     /// The records as written by the encoding of this key, if that was done.
@@ -380,10 +378,11 @@ impl Page {
             }
             _ => encoder.push_all(self.records()),
         }
-        let mut page = encoder.finish();
         // What is written again may take no more room than the first time.
-        page.shrink_to_fit();
-        page.held = self.held.as_ref().map(|held| held.hold_more(page.bytes()));
+        let mut page = encoder.finish(true);
+        if let Some(held) = &self.held {
+            page.charge(|bytes| held.hold_more(bytes));
+        }
         let page = Arc::new(page);
         encoded.push(Arc::clone(&page));
         page
@@ -460,7 +459,7 @@ mod tests {
             let heads: Vec<(i64, Timestamp)> =
                 page.heads().map(|head| (head.position.as_number(), head.timestamp)).collect();
             let texts: Vec<String> =
-                (0..page.len()).map(|at| String::from_utf8(encoded.record(at).to_vec()).unwrap()).collect();
+                (0..page.len()).map(|at| String::from_utf8(encoded.range(at..at + 1).to_vec()).unwrap()).collect();
             assert_eq!(texts, ["1a", "2a", "", "4a"]);
             assert_eq!(encoded.unencodable(2), Some("no form"));
             (heads, page.records().to_vec())

@@ -228,6 +228,10 @@ impl Chunker {
             _ => covered.map(|record| Covered::at(record, &input.page)),
         };
         pushed.skipped_to = end.filter(|end| !self.cover(input.partition, end));
+        // What is full waits for nothing.
+        if !pushed.stopped && self.limits.chunk_records_max.is_some_and(|max| self.open.records >= max) {
+            pushed.cuts.extend(self.cut());
+        }
         pushed
     }
 

@@ -98,6 +98,12 @@ impl Courier {
     pub(crate) async fn pack(&self, mut parcel: Parcel) -> Result<Parcel, Error> {
         let Some(encoding) = self.encoding.clone().filter(|_| parcel.refused.is_empty()) else { return Ok(parcel) };
         let mut chunk = parcel.chunk;
+        if let Some(body) = chunk.body_in_place(encoding.as_ref()) {
+            // Its bytes are counted where they stand.
+            chunk.body = Some(body);
+            chunk.forget_encoded();
+            return Ok(Parcel { chunk, ..parcel });
+        }
         let (bodies, shares_bodies) = (Arc::clone(&self.bodies), self.shares_bodies);
         parcel.chunk = self
             .cpu

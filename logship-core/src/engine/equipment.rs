@@ -38,7 +38,7 @@ pub(super) fn courier(
 ) -> Courier {
     let mut options = lane.options.clone();
     let idempotency = lane.exporter.capabilities().idempotency;
-    let limits = lane_limits(lane, idempotency);
+    let limits = lane_limits(lane);
     options.concurrency = options.concurrency.min(limits.concurrency_max.unwrap_or(usize::MAX)).max(1);
     let dead_letter = lane.dead_letter.as_ref().map(|exporter| {
         let mut lane = Lane::shared(format!("{}-dead-letter", lane.id), Arc::clone(exporter));
@@ -89,8 +89,23 @@ const CHUNK_RECORDS_DEFAULT: usize = 1000;
 /// A body larger than this gains nothing at any destination and costs memory.
 const CHUNK_BYTES_DEFAULT: usize = 10_000_000;
 
+/// How many records a page has at most. A chunk that is a page has the page's encoded form for its body, which need not
+/// be copied, so the largest chunk is made of whole pages, or a page of whole chunks.
+pub(crate) fn page_records(lanes: &[Lane]) -> usize {
+    // Fewer cost a turn each for little, more are long to wait for.
+    const USUAL: usize = 2_000;
+    const MOST: usize = 5_000;
+    let chunks = lanes.iter().filter_map(|lane| lane_limits(lane).chunk_records_max);
+    match chunks.max().unwrap_or(USUAL) {
+        0 => USUAL,
+        chunk @ 1..USUAL => USUAL / chunk * chunk,
+        chunk => chunk.div_ceil(chunk.div_ceil(MOST)),
+    }
+}
+
 /// The exporter's limits, narrowed by the lane's options.
-fn lane_limits(lane: &Lane, idempotency: Idempotency) -> Limits {
+fn lane_limits(lane: &Lane) -> Limits {
+    let idempotency = lane.exporter.capabilities().idempotency;
     let mut limits = lane.exporter.limits();
     let least = |max: Option<usize>, wanted: Option<usize>| max.into_iter().chain(wanted).min();
     limits.chunk_records_max = least(limits.chunk_records_max, lane.options.chunk).or(Some(CHUNK_RECORDS_DEFAULT));
@@ -101,4 +116,44 @@ fn lane_limits(lane: &Lane, idempotency: Idempotency) -> Limits {
         limits.concurrency_max = Some(1);
     }
     limits
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Chunk, Error, Exporter, Outcome, async_trait};
+
+    #[derive(Debug)]
+    struct Null;
+
+    #[async_trait]
+    impl Exporter for Null {
+        fn kind(&self) -> &'static str {
+            "null"
+        }
+        async fn export(&self, chunk: &Chunk) -> Result<Outcome, Error> {
+            Ok(Outcome::all_accepted(chunk.len()))
+        }
+    }
+
+    #[test]
+    fn chunks_begin_and_end_with_pages() {
+        let pages = |chunks: &[usize]| {
+            let lane = |chunk: &usize| Lane::new(chunk.to_string(), Null).chunk(*chunk);
+            page_records(&chunks.iter().map(lane).collect::<Vec<_>>())
+        };
+        assert_eq!(page_records(&[Lane::new("usual", Null)]), 2_000);
+        for (chunks, records) in [
+            (&[1][..], 2_000),
+            (&[300], 1_800),
+            (&[1_500], 1_500),
+            (&[5_000], 5_000),
+            (&[10_000], 5_000),
+            (&[12_000], 4_000),
+            (&[usize::MAX], 5_000),
+            (&[100, 4_000, 1_000], 4_000),
+        ] {
+            assert_eq!(pages(chunks), records, "{chunks:?}");
+        }
+    }
 }

@@ -8,7 +8,7 @@ mod committer;
 mod dead_letter;
 mod deleter;
 mod delivery;
-mod equipment;
+pub(crate) mod equipment;
 mod intake;
 mod lane;
 mod late;
