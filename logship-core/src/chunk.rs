@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError, Weak};
 
 use bytes::Bytes;
 
-use crate::encoding::{self, EncodedPage, Stretch};
+use crate::encoding::{self, Encoded, EncodedPage, Piece, Stretch};
 use crate::engine::budget::Held;
 use crate::engine::buffers::Buffer;
 use crate::page::Head;
@@ -83,20 +83,52 @@ impl Segment {
     }
 }
 
-/// The body of a request, ready to send.
+/// The body of a request, ready to send. Cheap to clone; a retry sends the same bytes.
 #[derive(Clone)]
 pub struct Body {
-    /// The bytes, packed. Cheap to clone; a retry sends the same ones.
-    pub bytes: Bytes,
+    parts: Vec<Bytes>,
     /// How many bytes there were before packing.
     pub unpacked_len: usize,
     /// How they are packed.
     pub compression: Compression,
 }
 
+impl Body {
+    /// The bytes, packed, in one piece. That is how they are, but for an exporter that
+    /// [takes parts](crate::Capabilities::takes_parts), for which they are copied here.
+    pub fn bytes(&self) -> Bytes {
+        match &self.parts[..] {
+            [whole] => whole.clone(),
+            parts => parts.concat().into(),
+        }
+    }
+
+    /// The same in the parts that there are, one after another.
+    pub fn parts(&self) -> &[Bytes] {
+        &self.parts
+    }
+
+    /// How many bytes there are, packed.
+    pub fn len(&self) -> usize {
+        self.parts.iter().map(Bytes::len).sum()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A body that is not packed.
+impl From<Bytes> for Body {
+    fn from(bytes: Bytes) -> Self {
+        Body { unpacked_len: bytes.len(), parts: vec![bytes], compression: Compression::None }
+    }
+}
+
 impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes, {} before {:?}", self.bytes.len(), self.unpacked_len, self.compression)
+        write!(f, "{} bytes, {} before {:?}", self.len(), self.unpacked_len, self.compression)
     }
 }
 
@@ -119,7 +151,7 @@ impl<T: AsRef<[u8]>> AsRef<[u8]> for Owner<T> {
 impl From<Packing> for Body {
     fn from(packing: Packing) -> Self {
         let Packing { bytes, unpacked_len, compression } = packing;
-        Body { bytes: Bytes::from_owner(Owner(bytes)), unpacked_len, compression }
+        Body { parts: vec![Bytes::from_owner(Owner(bytes))], unpacked_len, compression }
     }
 }
 
@@ -279,7 +311,7 @@ impl Chunk {
     pub(crate) fn recount(&self, wire_bytes: &mut u64) {
         let sent = self.sent.swap(0, Ordering::Relaxed);
         if sent > 0 {
-            let counted = self.body.as_ref().map_or(0, |body| body.bytes.len());
+            let counted = self.body.as_ref().map_or(0, Body::len);
             *wire_bytes = wire_bytes.saturating_sub(counted as u64) + sent as u64;
         }
     }
@@ -296,16 +328,41 @@ impl Chunk {
         self.segments.iter_mut().for_each(|segment| segment.encoded = None);
     }
 
-    /// The body, where it is not packed and stands in an encoded page as it is.
-    pub(crate) fn body_in_place(&self, encoding: &dyn crate::Encoding) -> Option<Body> {
-        let [Segment { encoded: Some(page), range, .. }] = &self.segments[..] else { return None };
+    /// The body without a copy, where it is not packed: in one piece if it stands in a page as it is, and in several
+    /// if `takes_parts` and that few are large.
+    pub(crate) fn body_in_place(&self, encoding: &dyn crate::Encoding, takes_parts: bool) -> Option<Body> {
+        /// Less is copied faster than sent by itself.
+        const PART_BYTES: usize = 16 * 1024;
         if encoding.compression() != Compression::None {
             return None;
         }
-        let (encoded, range) = page.body(range.clone())?;
-        let unpacked_len = range.len();
-        let bytes = Bytes::from_owner(Owner(Arc::clone(encoded))).slice(range);
-        Some(Body { bytes, unpacked_len, compression: Compression::None })
+        let shared = |encoded: &Arc<Encoded>, range| Bytes::from_owner(Owner(Arc::clone(encoded))).slice(range);
+        if let [Segment { encoded: Some(page), range, .. }] = &self.segments[..]
+            && let Some((encoded, range)) = page.body(range.clone())
+        {
+            return Some(shared(encoded, range).into());
+        }
+        if !takes_parts {
+            return None;
+        }
+        let mut heads = Vec::new();
+        let pieces = self.pieces(encoding, &mut heads);
+        let unpacked_len: usize = pieces.iter().map(|piece| piece.bytes().len()).sum();
+        if pieces.len() * PART_BYTES > unpacked_len {
+            return None;
+        }
+        let part = |piece: Piece<'_>| match piece {
+            Piece::Records(encoded, range) => shared(encoded, range),
+            Piece::Frame(bytes) => Bytes::copy_from_slice(bytes),
+        };
+        Some(Body { parts: pieces.into_iter().map(part).collect(), unpacked_len, compression: Compression::None })
+    }
+
+    /// What the body is made of.
+    fn pieces<'a>(&'a self, encoding: &'a dyn crate::Encoding, heads: &'a mut Vec<u8>) -> Vec<Piece<'a>> {
+        let stretches: Vec<Stretch<'_>> = self.segments.iter().filter_map(Segment::stretch).collect();
+        debug_assert_eq!(stretches.len(), self.segments.len(), "a record without its encoded form would be lost");
+        encoding::pieces(encoding, &stretches, heads)
     }
 
     /// Packs the body.
@@ -327,13 +384,10 @@ impl Chunk {
         encoding: &dyn crate::Encoding,
         buffer: impl FnOnce(usize) -> Buffer,
     ) -> Result<Packing, crate::Error> {
-        let stretches: Vec<Stretch<'_>> = self.segments.iter().filter_map(Segment::stretch).collect();
-        debug_assert_eq!(stretches.len(), self.segments.len(), "a record without its encoded form would be lost");
         let mut heads = Vec::new();
-        let mut parts: Vec<&[u8]> = vec![encoding.begin()];
-        parts.extend(encoding::parts(encoding, &stretches, &mut heads));
-        parts.push(encoding.end());
-        let unpacked_len = parts.iter().map(|part| part.len()).sum();
+        let pieces = self.pieces(encoding, &mut heads);
+        let parts = pieces.iter().map(Piece::bytes);
+        let unpacked_len = parts.clone().map(<[u8]>::len).sum();
         let compression = encoding.compression();
         let buffer = buffer(compression.packed_len_guess(unpacked_len));
         let bytes = buffer.filled(|out| compression.pack_into(parts, unpacked_len, out)).map_err(|error| {
@@ -475,13 +529,13 @@ mod tests {
         for segment in &mut chunk.segments {
             segment.encoded = Some(segment.page.encoded(&encoding));
         }
-        let pack = |chunk: &Chunk, encoding| chunk.pack_once(encoding, |_| Buffer::default()).unwrap().bytes;
+        let pack = |chunk: &Chunk, encoding| chunk.pack_once(encoding, |_| Buffer::default()).unwrap().bytes();
         let first = pack(&chunk, &encoding);
         let second = pack(&chunk.clone(), &encoding);
-        assert_eq!(first, chunk.pack(&encoding).unwrap().bytes);
+        assert_eq!(first, chunk.pack(&encoding).unwrap().bytes());
         assert_eq!(first.as_ptr(), second.as_ptr(), "packed once");
         let part = pack(&chunk.select(&[0, 1, 3]), &encoding);
-        assert_eq!(part, chunk.select(&[0, 1, 3]).pack(&encoding).unwrap().bytes);
+        assert_eq!(part, chunk.select(&[0, 1, 3]).pack(&encoding).unwrap().bytes());
         assert_ne!(part, first);
         assert_ne!(pack(&chunk, &Positions("other")).as_ptr(), first.as_ptr());
         drop((first, second));
@@ -520,8 +574,8 @@ mod tests {
         let encoded = |encoding: &Array, indexes: &[usize]| {
             let mut chunk = chunk(&[&[1, 2, 3], &[4, 5]]).select(indexes);
             chunk.encode(encoding);
-            let (packed, in_place) = (chunk.pack(encoding).unwrap().bytes, chunk.body_in_place(encoding));
-            assert!(in_place.as_ref().is_none_or(|body| body.bytes == packed), "{in_place:?}");
+            let (packed, in_place) = (chunk.pack(encoding).unwrap().bytes(), chunk.body_in_place(encoding, false));
+            assert!(in_place.as_ref().is_none_or(|body| body.bytes() == packed), "{in_place:?}");
             (String::from_utf8(packed.to_vec()).unwrap(), in_place.is_some())
         };
         let (framed, bare) = (Array { begin: b"[", without: &[] }, Array { begin: b"", without: &[] });
@@ -539,6 +593,66 @@ mod tests {
             (&Array { begin: b"", without: &["2"] }, &[0, 2], "1, 3", false),
         ] {
             assert_eq!(encoded(encoding, indexes), (body.to_owned(), is_in_place));
+        }
+    }
+
+    /// Writes long positions, with or without groups.
+    #[derive(Debug)]
+    struct Long(bool);
+
+    impl crate::Encoding for Long {
+        fn key(&self) -> &str {
+            "long"
+        }
+        fn record(&self, record: &LogRecord, out: &mut Vec<u8>) -> Result<(), crate::Unencodable> {
+            out.extend_from_slice(format!("{:050000}", record.id.position().as_number()).as_bytes());
+            Ok(())
+        }
+        fn begin(&self) -> &[u8] {
+            b"["
+        }
+        fn separator(&self) -> &[u8] {
+            b", "
+        }
+        fn end(&self) -> &[u8] {
+            b"]"
+        }
+        fn grouping(&self) -> Option<Arc<dyn crate::Grouping>> {
+            self.0.then(|| Arc::new(Threes) as Arc<dyn crate::Grouping>)
+        }
+    }
+
+    /// Groups positions by threes.
+    #[derive(Debug)]
+    struct Threes;
+
+    impl crate::Grouping for Threes {
+        fn is_shared(&self, one: &LogRecord, other: &LogRecord) -> bool {
+            one.id.position().as_number() / 3 == other.id.position().as_number() / 3
+        }
+        fn begin(&self, _: &LogRecord, records_len: usize, out: &mut Vec<u8>) {
+            out.extend_from_slice(format!("({records_len}:").as_bytes());
+        }
+        fn end(&self) -> &'static [u8] {
+            b")"
+        }
+    }
+
+    #[test]
+    fn a_body_in_parts_is_the_one_that_is_packed() {
+        for (is_grouped, indexes, parts) in [
+            (false, &[0, 1, 2, 3, 4, 5][..], 5),
+            (false, &[0, 2, 5], 7),
+            (true, &[3, 4], 5),
+            (true, &[0, 1, 3, 4, 5], 13),
+        ] {
+            let encoding = Long(is_grouped);
+            let mut chunk = chunk(&[&[1, 2, 3], &[4, 5, 6]]).select(indexes);
+            chunk.encode(&encoding);
+            let body = chunk.body_in_place(&encoding, true).map(|body| (body.parts().len(), body.len(), body.bytes()));
+            let whole = chunk.pack(&encoding).unwrap().bytes();
+            assert_eq!(body, Some((parts, whole.len(), whole)), "{indexes:?}");
+            assert!(chunk.body_in_place(&encoding, false).is_none());
         }
     }
 

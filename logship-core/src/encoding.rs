@@ -225,6 +225,12 @@ impl EncodedPage {
         (self.ends[index] as usize).saturating_sub(self.start(index))
     }
 
+    /// The bytes of one record.
+    #[cfg(test)]
+    pub(crate) fn record(&self, index: usize) -> &[u8] {
+        &self.bytes.bytes[self.place(index..index + 1)]
+    }
+
     /// Why a record has no form, if it has none.
     pub(crate) fn unencodable(&self, index: usize) -> Option<&str> {
         self.unencodable
@@ -258,7 +264,7 @@ impl EncodedPage {
         } else if range == (0..self.ends.len()) && self.is_whole() {
             Some((&self.bytes, 0..self.bytes.bytes.len()))
         } else if self.begin_len + self.end_len == 0 {
-            Some((&self.bytes, self.start(range.start)..self.ends[range.end - 1] as usize))
+            Some((&self.bytes, self.place(range)))
         } else {
             None
         }
@@ -272,15 +278,10 @@ impl EncodedPage {
         Some((leader, *at as usize..end))
     }
 
-    /// The bytes of several records that follow one another, with the separators between them.
-    pub(crate) fn range(&self, range: std::ops::Range<usize>) -> &[u8] {
-        match range.is_empty() {
-            true => &[],
-            false => {
-                let end = self.ends[range.end - 1] as usize;
-                &self.bytes.bytes[self.start(range.start).min(end)..end]
-            }
-        }
+    /// Where several records stand that follow one another, with the separators between them.
+    fn place(&self, range: std::ops::Range<usize>) -> std::ops::Range<usize> {
+        let end = range.end.checked_sub(1).map_or(0, |last| self.ends[last] as usize);
+        self.start(range.start).min(end)..end
     }
 
     fn start(&self, index: usize) -> usize {
@@ -297,43 +298,56 @@ pub(crate) struct Stretch<'a> {
     pub(crate) to: usize,
 }
 
-/// A body without its begin and end. `heads` holds what groups begin with.
-pub(crate) fn parts<'a>(
+/// A part of a body that is not packed.
+pub(crate) enum Piece<'a> {
+    /// Records of a page.
+    Records(&'a Arc<Encoded>, std::ops::Range<usize>),
+    /// What stands around them.
+    Frame(&'a [u8]),
+}
+
+impl<'a> Piece<'a> {
+    pub(crate) fn bytes(&self) -> &'a [u8] {
+        match self {
+            Piece::Records(encoded, range) => &encoded.bytes[range.clone()],
+            Piece::Frame(bytes) => bytes,
+        }
+    }
+}
+
+/// A body. `heads` holds what groups begin with.
+pub(crate) fn pieces<'a>(
     encoding: &'a dyn Encoding,
     stretches: &[Stretch<'a>],
     heads: &'a mut Vec<u8>,
-) -> Vec<&'a [u8]> {
+) -> Vec<Piece<'a>> {
     let separator = encoding.separator();
-    let Some(grouping) = encoding.grouping() else {
-        let mut parts = Vec::new();
-        for stretch in stretches {
-            append(stretch, separator, parts.is_empty(), &mut parts);
+    let mut pieces = vec![Piece::Frame(encoding.begin())];
+    if let Some(grouping) = encoding.grouping() {
+        let groups = groups(stretches, grouping.as_ref());
+        let mut head_ends = Vec::with_capacity(groups.len());
+        for (leader, group) in &groups {
+            let bytes: usize = group.iter().map(|stretch| stretch.range().len()).sum();
+            grouping.begin(leader, bytes + (group.len() - 1) * separator.len(), heads);
+            head_ends.push(heads.len());
         }
-        return parts;
-    };
-    let groups = groups(stretches, grouping.as_ref());
-    let mut head_ends = Vec::with_capacity(groups.len());
-    for (leader, group) in &groups {
-        let bytes: usize = group.iter().map(|stretch| stretch.bytes().len()).sum();
-        grouping.begin(leader, bytes + (group.len() - 1) * separator.len(), heads);
-        head_ends.push(heads.len());
+        let heads = &heads[..];
+        let mut from = 0;
+        for (index, ((_, group), end)) in groups.iter().zip(head_ends).enumerate() {
+            if index > 0 {
+                pieces.push(Piece::Frame(separator));
+            }
+            pieces.push(Piece::Frame(&heads[from..end]));
+            from = end;
+            append(group, separator, &mut pieces);
+            pieces.push(Piece::Frame(grouping.end()));
+        }
+    } else {
+        append(stretches, separator, &mut pieces);
     }
-    let heads = &heads[..];
-    let mut parts = Vec::new();
-    let mut from = 0;
-    for ((_, group), end) in groups.iter().zip(head_ends) {
-        if !parts.is_empty() && !separator.is_empty() {
-            parts.push(separator);
-        }
-        parts.push(&heads[from..end]);
-        from = end;
-        let mut is_first = true;
-        for stretch in group {
-            append(stretch, separator, std::mem::take(&mut is_first), &mut parts);
-        }
-        parts.push(grouping.end());
-    }
-    parts
+    pieces.push(Piece::Frame(encoding.end()));
+    pieces.retain(|piece| !piece.bytes().is_empty());
+    pieces
 }
 
 /// A record of a group, and where all of them are.
@@ -358,16 +372,19 @@ fn groups<'a>(stretches: &[Stretch<'a>], grouping: &dyn Grouping) -> Vec<Group<'
     groups
 }
 
-/// Adds the records of a stretch.
-fn append<'a>(stretch: &Stretch<'a>, separator: &'a [u8], is_first: bool, parts: &mut Vec<&'a [u8]>) {
-    if !is_first {
-        parts.push(separator);
+/// Adds the records of several stretches.
+fn append<'a>(stretches: &[Stretch<'a>], separator: &'a [u8], pieces: &mut Vec<Piece<'a>>) {
+    for (index, stretch) in stretches.iter().enumerate() {
+        if index > 0 {
+            pieces.push(Piece::Frame(separator));
+        }
+        pieces.push(Piece::Records(&stretch.encoded.bytes, stretch.range()));
     }
-    parts.push(stretch.bytes());
 }
 
-impl<'a> Stretch<'a> {
-    fn bytes(&self) -> &'a [u8] {
-        self.encoded.range(self.from..self.to)
+impl Stretch<'_> {
+    /// Where its bytes are.
+    fn range(&self) -> std::ops::Range<usize> {
+        self.encoded.place(self.from..self.to)
     }
 }

@@ -171,6 +171,8 @@ pub struct Capabilities {
     pub idempotency: Idempotency,
     /// The destination says which record it refused, and takes the others.
     pub answers_per_record: bool,
+    /// Bodies need not be in one piece.
+    pub takes_parts: bool,
 }
 
 impl Capabilities {
@@ -190,6 +192,14 @@ impl Capabilities {
     #[must_use]
     pub fn answers_per_record(mut self) -> Self {
         self.answers_per_record = true;
+        self
+    }
+
+    /// With bodies in [several parts](crate::Body::parts), which saves a copy of most of them. An exporter that says so
+    /// sends them one after another.
+    #[must_use]
+    pub fn takes_parts(mut self) -> Self {
+        self.takes_parts = true;
         self
     }
 }

@@ -459,7 +459,7 @@ mod tests {
             let heads: Vec<(i64, Timestamp)> =
                 page.heads().map(|head| (head.position.as_number(), head.timestamp)).collect();
             let texts: Vec<String> =
-                (0..page.len()).map(|at| String::from_utf8(encoded.range(at..at + 1).to_vec()).unwrap()).collect();
+                (0..page.len()).map(|at| String::from_utf8(encoded.record(at).to_vec()).unwrap()).collect();
             assert_eq!(texts, ["1a", "2a", "", "4a"]);
             assert_eq!(encoded.unencodable(2), Some("no form"));
             (heads, page.records().to_vec())

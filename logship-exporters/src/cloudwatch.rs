@@ -353,13 +353,13 @@ impl Exporter for CloudWatch {
 /// The events of a chunk in the order of their times, which AWS asks for, and of each its place in the chunk.
 fn events(chunk: &Chunk) -> Result<(Vec<usize>, Vec<InputLogEvent>), Error> {
     let wrong = || Error::new(ErrorKind::Unexpected, "cloudwatch put", "the body is not that of the chunk");
-    let body = chunk.body().ok_or_else(wrong)?;
-    let messages = messages(&body.bytes).filter(|found| found.len() == chunk.len()).ok_or_else(wrong)?;
+    let bytes = chunk.body().ok_or_else(wrong)?.bytes();
+    let messages = messages(&bytes).filter(|found| found.len() == chunk.len()).ok_or_else(wrong)?;
     let times: Vec<i64> = chunk.timestamps().map(|time| time.as_millis()).collect();
     let mut order: Vec<usize> = (0..times.len()).collect();
     order.sort_by_key(|place| times[*place]);
     let event = |place: &usize| {
-        let message = std::str::from_utf8(&body.bytes[messages[*place].clone()]).map_err(|_| wrong())?;
+        let message = std::str::from_utf8(&bytes[messages[*place].clone()]).map_err(|_| wrong())?;
         InputLogEvent::builder().timestamp(times[*place]).message(message).build().map_err(|_| wrong())
     };
     let events = order.iter().map(event).collect::<Result<_, Error>>()?;

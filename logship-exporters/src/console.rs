@@ -113,7 +113,7 @@ impl Exporter for Console {
     }
 
     async fn export(&self, chunk: &Chunk) -> Result<Outcome, Error> {
-        let bytes = chunk.body().map_or(Bytes::new(), |body| body.bytes.clone());
+        let bytes = chunk.body().map_or(Bytes::new(), |body| body.bytes());
         let writer = Arc::clone(&self.writer);
         // Whoever reads the other end of a pipe may take any time.
         let written = tokio::task::spawn_blocking(move || {

@@ -9,7 +9,7 @@ pub use logship_connect::{Connection, TlsVersion};
 use logship_connect::{RotatedClient, percent_decoded, tls};
 #[allow(unused_imports, reason = "not every exporter has secrets of its own")]
 pub(crate) use logship_connect::{basic_auth as basic, parse_url as parse_url_in, secret_header as secret_value};
-use logship_core::{Advice, Body, BuildContext, Certainty, Compression, Error, ErrorKind};
+use logship_core::{Advice, Body, BuildContext, Certainty, Error, ErrorKind};
 use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
 use reqwest::{Method, Request, Url};
 
@@ -237,15 +237,14 @@ pub(crate) fn post(url: &Url, content_type: &'static str, body: &Body) -> Reques
     if let Some(packing) = body.compression.content_encoding() {
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static(packing));
     }
-    *request.body_mut() = Some(body.bytes.clone().into());
+    *request.body_mut() = Some(body.bytes().into());
     request
 }
 
 /// A body that is not packed.
 #[allow(dead_code, reason = "for destinations that are asked something")]
 pub(crate) fn plain(bytes: impl Into<Bytes>) -> Body {
-    let bytes = bytes.into();
-    Body { unpacked_len: bytes.len(), bytes, compression: Compression::None }
+    Body::from(bytes.into())
 }
 
 #[cfg(test)]

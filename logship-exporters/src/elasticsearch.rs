@@ -313,7 +313,7 @@ impl Exporter for Elasticsearch {
         let mut headers = vec![("content-type", "application/x-ndjson"), ("user-agent", USER_AGENT)];
         headers.extend(body.compression.content_encoding().map(|name| ("content-encoding", name)));
         let query: Vec<(&str, &str)> = self.query.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        let answer = self.transport.post(&self.path, &query, &headers, body.bytes.clone()).await?;
+        let answer = self.transport.post(&self.path, &query, &headers, body.bytes()).await?;
         match answer.status {
             200..300 => bulk::outcome(OPERATION, &answer.body, chunk.len()),
             _ => Err(self.refused(OPERATION, &answer)),

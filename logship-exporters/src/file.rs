@@ -129,7 +129,7 @@ impl Exporter for FileExporter {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::none().idempotency(Idempotency::PerChunk)
+        Capabilities::none().idempotency(Idempotency::PerChunk).takes_parts()
     }
 
     fn encoding(&self) -> Option<Arc<dyn Encoding>> {
@@ -140,13 +140,13 @@ impl Exporter for FileExporter {
         let Some(body) = chunk.body() else {
             return Err(Error::new(ErrorKind::Unexpected, "write a log file", "the chunk has no body"));
         };
-        let (dir, name, bytes) = (self.config.dir.clone(), self.name(chunk), body.bytes.clone());
+        let (dir, name, body) = (self.config.dir.clone(), self.name(chunk), body.clone());
         let path = dir.join(&name);
         let (attempt, turn) = (Attempt::default(), Arc::clone(&self.turn));
         let is_dropped = Arc::clone(&attempt.0);
         let write = tokio::task::spawn_blocking(move || {
             let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
-            write_whole(&dir, &name, &bytes, &|| is_dropped.load(Ordering::SeqCst))
+            write_whole(&dir, &name, body.parts(), &|| is_dropped.load(Ordering::SeqCst))
         });
         match write.await {
             Ok(Ok(())) => {}
@@ -172,14 +172,14 @@ impl Exporter for FileExporter {
 /// Makes a file appear whole and durable, or not at all. The hidden name is the same for every attempt, so that one
 /// which was cut off leaves nothing that the next does not replace. An attempt that was dropped does not replace what
 /// the next has written, which may be more.
-fn write_whole(dir: &Path, name: &str, bytes: &Bytes, is_dropped: &dyn Fn() -> bool) -> io::Result<()> {
+fn write_whole(dir: &Path, name: &str, parts: &[Bytes], is_dropped: &dyn Fn() -> bool) -> io::Result<()> {
     if is_dropped() {
         return Ok(());
     }
     fs::create_dir_all(dir)?;
     let hidden = dir.join(format!(".{name}.part"));
     let mut file = File::create(&hidden)?;
-    file.write_all(bytes)?;
+    parts.iter().try_for_each(|part| file.write_all(part))?;
     file.sync_all()?;
     if is_dropped() {
         return fs::remove_file(&hidden);

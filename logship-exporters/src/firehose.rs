@@ -135,7 +135,8 @@ impl Firehose {
     fn records(&self, chunk: &Chunk) -> Result<Vec<Record>, Error> {
         let wrong = || Error::new(ErrorKind::Unexpected, "firehose put", "the body is not that of the chunk");
         let body = chunk.body().ok_or_else(wrong)?;
-        let lines = body.bytes.split_inclusive(|byte| *byte == b'\n');
+        let bytes = body.bytes();
+        let lines = bytes.split_inclusive(|byte| *byte == b'\n');
         let record = |line: &[u8]| {
             let data = if self.config.newline { line } else { line.strip_suffix(b"\n").unwrap_or(line) };
             Record::builder().data(Blob::new(data)).build().map_err(|_| wrong())

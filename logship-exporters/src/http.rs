@@ -275,7 +275,7 @@ impl Exporter for Http {
         if let Ok(key) = HeaderValue::try_from(idempotency_key(chunk)) {
             headers.insert("idempotency-key", key);
         }
-        *request.body_mut() = Some(body.bytes.clone().into());
+        *request.body_mut() = Some(body.bytes().into());
         let answer = self.delivery.send(request).await?;
         if answer.status == 401 {
             self.headers.refuse(sent);

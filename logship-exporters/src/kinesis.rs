@@ -186,7 +186,8 @@ impl Exporter for Kinesis {
         let entry = |(key, data): (&str, &[u8])| {
             PutRecordsRequestEntry::builder().partition_key(key).data(Blob::new(data)).build().map_err(|_| wrong())
         };
-        let entries = entries(&body.bytes).filter(|found| found.len() == chunk.len()).ok_or_else(wrong)?;
+        let bytes = body.bytes();
+        let entries = entries(&bytes).filter(|found| found.len() == chunk.len()).ok_or_else(wrong)?;
         let entries: Vec<_> = entries.into_iter().map(entry).collect::<Result<_, Error>>()?;
         let put = self.client().await?.put_records().stream_name(&self.config.stream_name);
         match put.set_records(Some(entries)).send().await {

@@ -196,7 +196,7 @@ impl Exporter for Loggly {
         if let Some(packing) = body.compression.content_encoding() {
             request.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static(packing));
         }
-        *request.body_mut() = Some(body.bytes.clone().into());
+        *request.body_mut() = Some(body.bytes().into());
         let answer = self.send(request).await?;
         match serde_json::from_slice::<Taken>(&answer.body) {
             Ok(taken) if (200..300).contains(&answer.status) && taken.response == "ok" && !answer.is_cut => {

@@ -172,7 +172,7 @@ impl Logzio {
             if let Some(packing) = body.compression.content_encoding() {
                 request.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static(packing));
             }
-            *request.body_mut() = Some(body.bytes.clone().into());
+            *request.body_mut() = Some(body.bytes().into());
         }
         let answer = self.delivery.send(request).await?;
         if answer.status == 401 {

@@ -367,11 +367,11 @@ impl Exporter for Loki {
         let Some(body) = chunk.body() else {
             return Err(Error::new(ErrorKind::Unexpected, OPERATION, "the chunk was not encoded"));
         };
-        let times = chunk.timestamps().map(|time| time.as_nanos());
-        let packed = self.packed(&encoding::grouped(&body.bytes, times))?;
+        let (bytes, times) = (body.bytes(), chunk.timestamps().map(|time| time.as_nanos()));
+        let packed = self.packed(&encoding::grouped(&bytes, times))?;
         chunk.sends(packed.len());
         let answer = self.post(packed).await?;
-        self.outcome(&answer, chunk, &body.bytes)
+        self.outcome(&answer, chunk, &bytes)
     }
 
     /// Reads the secrets anew.

@@ -28,7 +28,7 @@ pub use logship_connect::objects::Bucket;
 use logship_connect::objects::object_store::path::Path;
 use logship_connect::objects::object_store::{
     self, Attribute, Attributes, Error as Store, MultipartUpload, ObjectStore, ObjectStoreExt, PutMode,
-    PutMultipartOptions, PutOptions, UpdateVersion,
+    PutMultipartOptions, PutOptions, PutPayload, UpdateVersion,
 };
 use logship_connect::objects::{failure, parse_path};
 use logship_core::{
@@ -169,10 +169,10 @@ impl ObjectExporter {
     }
 
     /// Puts an object up in one piece.
-    async fn put(&self, store: &dyn ObjectStore, key: &Path, bytes: Bytes) -> object_store::Result<()> {
+    async fn put(&self, store: &dyn ObjectStore, key: &Path, payload: PutPayload) -> object_store::Result<()> {
         let put = async |mode: PutMode| {
             let options = PutOptions { mode, attributes: self.attributes(), ..PutOptions::default() };
-            store.put_opts(key, bytes.clone().into(), options).await.map(drop)
+            store.put_opts(key, payload.clone(), options).await.map(drop)
         };
         if !self.options.conditional_writes {
             return put(PutMode::Overwrite).await;
@@ -194,10 +194,10 @@ impl ObjectExporter {
     }
 
     /// Puts an object up in parts, or takes back those that are there.
-    async fn put_parts(&self, store: &dyn ObjectStore, key: &Path, bytes: &Bytes) -> object_store::Result<()> {
+    async fn put_parts(&self, store: &dyn ObjectStore, key: &Path, body: &[Bytes]) -> object_store::Result<()> {
         let options = PutMultipartOptions { attributes: self.attributes(), ..PutMultipartOptions::default() };
         let mut upload = Upload(Some(store.put_multipart_opts(key, options).await?));
-        match upload.send(bytes).await {
+        match upload.send(body).await {
             Ok(()) => upload.0 = None,
             Err(error) => {
                 if let Some(mut unfinished) = upload.0.take() {
@@ -223,13 +223,9 @@ fn join(prefix: &str, name: &str) -> String {
 struct Upload(Option<Box<dyn MultipartUpload>>);
 
 impl Upload {
-    async fn send(&mut self, bytes: &Bytes) -> object_store::Result<()> {
+    async fn send(&mut self, body: &[Bytes]) -> object_store::Result<()> {
         let Some(upload) = &mut self.0 else { return Ok(()) };
-        let parts = (0..bytes.len()).step_by(PART_BYTES).map(|from| {
-            let part = bytes.slice(from..bytes.len().min(from + PART_BYTES));
-            upload.put_part(part.into())
-        });
-        let parts: Vec<_> = parts.collect();
+        let parts: Vec<_> = payloads(body).into_iter().map(|part| upload.put_part(part)).collect();
         stream::iter(parts).buffer_unordered(PARTS_AT_A_TIME).try_collect::<()>().await?;
         upload.complete().await.map(drop)
     }
@@ -241,6 +237,27 @@ impl Drop for Upload {
             runtime.spawn(async move { drop(upload.abort().await) });
         }
     }
+}
+
+/// The body cut anew, into parts of which all but the last are of the same size: not every store takes others.
+fn payloads(body: &[Bytes]) -> Vec<PutPayload> {
+    let (mut payloads, mut open, mut room) = (Vec::new(), Vec::new(), PART_BYTES);
+    for part in body {
+        let mut rest = part.clone();
+        while !rest.is_empty() {
+            let taken = rest.split_to(rest.len().min(room));
+            room -= taken.len();
+            open.push(taken);
+            if room == 0 {
+                payloads.push(open.drain(..).collect());
+                room = PART_BYTES;
+            }
+        }
+    }
+    if !open.is_empty() {
+        payloads.push(open.into_iter().collect());
+    }
+    payloads
 }
 
 #[async_trait]
@@ -258,7 +275,7 @@ impl Exporter for ObjectExporter {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::none().idempotency(Idempotency::PerChunk)
+        Capabilities::none().idempotency(Idempotency::PerChunk).takes_parts()
     }
 
     fn encoding(&self) -> Option<Arc<dyn Encoding>> {
@@ -272,9 +289,9 @@ impl Exporter for ObjectExporter {
         };
         let key = self.key(chunk)?;
         let store = self.bucket.store().await?;
-        let put = match body.bytes.len() > WHOLE_BYTES_MAX {
-            true => self.put_parts(&*store, &key, &body.bytes).await,
-            false => self.put(&*store, &key, body.bytes.clone()).await,
+        let put = match body.len() > WHOLE_BYTES_MAX {
+            true => self.put_parts(&*store, &key, body.parts()).await,
+            false => self.put(&*store, &key, body.parts().iter().cloned().collect()).await,
         };
         put.map_err(|error| failure(OPERATION, error).with("object", self.bucket.uri(&key)))?;
         self.written.add(self.bucket.uri(&key));
@@ -307,5 +324,24 @@ impl fmt::Debug for ObjectExporter {
             .field("bucket", &self.bucket)
             .field("options", &self.options)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_in_parts_goes_up_in_parts_of_one_size() {
+        for lens in [&[0][..], &[1], &[PART_BYTES], &[PART_BYTES - 1, 2], &[3, 2 * PART_BYTES, 5, PART_BYTES]] {
+            let fill = |(index, len): (usize, &usize)| Bytes::from(vec![index as u8; *len]);
+            let body: Vec<Bytes> = lens.iter().enumerate().map(fill).collect();
+            let payloads = payloads(&body);
+            let whole: Vec<Bytes> = payloads.iter().flat_map(|payload| payload.iter().cloned()).collect();
+            assert_eq!(whole.concat(), body.concat());
+            let (last, others) =
+                payloads.split_last().map_or((0, &[][..]), |(last, rest)| (last.content_length(), rest));
+            assert!(others.iter().all(|part| part.content_length() == PART_BYTES) && last <= PART_BYTES, "{lens:?}");
+        }
     }
 }

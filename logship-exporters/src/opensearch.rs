@@ -312,7 +312,7 @@ impl Exporter for OpenSearch {
         if let Some(packing) = body.compression.content_encoding() {
             request.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static(packing));
         }
-        *request.body_mut() = Some(body.bytes.clone().into());
+        *request.body_mut() = Some(body.bytes().into());
         let answer = self.send(request).await?;
         match answer.status {
             200..300 if answer.is_cut => {

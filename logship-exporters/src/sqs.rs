@@ -188,7 +188,8 @@ impl Exporter for Sqs {
 fn entries(chunk: &Chunk) -> Result<Vec<SendMessageBatchRequestEntry>, Error> {
     let wrong = || Error::new(ErrorKind::Unexpected, "sqs send", "the body is not that of the chunk");
     let body = chunk.body().ok_or_else(wrong)?;
-    let text = std::str::from_utf8(&body.bytes).map_err(|_| wrong())?;
+    let bytes = body.bytes();
+    let text = std::str::from_utf8(&bytes).map_err(|_| wrong())?;
     let entry = |(place, line): (usize, &str)| {
         // The two characters of JSON that a message cannot hold.
         let message = line.replace('\u{fffe}', "\\ufffe").replace('\u{ffff}', "\\uffff");

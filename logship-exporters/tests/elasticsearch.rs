@@ -258,7 +258,7 @@ async fn a_truncated_answer_is_unknown() {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let exporter = exporter(&url, json!({"compression": "none"})).unwrap();
         let chunk = chunk(&exporter, 2);
-        let body = chunk.body().unwrap().bytes.clone();
+        let body = chunk.body().unwrap().bytes();
         let server = async {
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut request = Vec::new();

@@ -511,7 +511,7 @@ mod tests {
     }
 
     fn body(cut: &Cut) -> String {
-        String::from_utf8(cut.chunk.pack(&Plain).unwrap().bytes.to_vec()).unwrap()
+        String::from_utf8(cut.chunk.pack(&Plain).unwrap().bytes().to_vec()).unwrap()
     }
 
     /// Writes the body's text, and before neighbours whose texts begin alike their first letter and their length.
@@ -566,7 +566,7 @@ mod tests {
                 cuts.extend(chunker.push(&Input { encoded, ..input(0, page) }, None, NOW).cuts);
             }
             cuts.extend(chunker.cut());
-            let body = |cut: &Cut| String::from_utf8(cut.chunk.pack(&Grouped).unwrap().bytes.to_vec()).unwrap();
+            let body = |cut: &Cut| String::from_utf8(cut.chunk.pack(&Grouped).unwrap().bytes().to_vec()).unwrap();
             cuts.iter().map(body).collect::<Vec<String>>()
         };
         assert_eq!(bodies(1_000), ["[a:5(a1,a2),b:5(b3,b4),a:2(a5),b:1(b)]"]);
@@ -582,7 +582,7 @@ mod tests {
         let chunk =
             Chunk::of_page(Page::new(Partition::new("a"), pages[0].records().to_vec(), PageEnd::More), Some(&Grouped));
         let some = chunk.unwrap().select(&[0, 2]).pack(&Grouped).unwrap();
-        assert_eq!(some.bytes, "[a:2(a1),b:2(b3)]");
+        assert_eq!(some.bytes(), "[a:2(a1),b:2(b3)]");
     }
 
     const NOW: Timestamp = Timestamp::from_secs(1_000);

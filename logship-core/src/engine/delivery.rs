@@ -19,8 +19,8 @@ use crate::outcome::Fate;
 use crate::progress::{Progress, ProgressSender};
 use crate::report::LaneReport;
 use crate::{
-    Advice, Certainty, Chunk, Clock, Encoding, Error, ErrorKind, Exporter, Idempotency, LaneOptions, Limits, OnReject,
-    Outcome, Rejection, SecretProvider,
+    Advice, Body, Certainty, Chunk, Clock, Encoding, Error, ErrorKind, Exporter, Idempotency, LaneOptions, Limits,
+    OnReject, Outcome, Rejection, SecretProvider,
 };
 
 /// What all deliveries of a lane share.
@@ -44,6 +44,8 @@ pub(crate) struct Courier {
     pub(crate) bodies: Arc<Buffers>,
     /// Whether another lane writes its records in the same form.
     pub(crate) shares_bodies: bool,
+    /// Whether bodies need not be in one piece.
+    pub(crate) takes_parts: bool,
     pub(crate) progress: ProgressSender,
     /// Cancelled when no further attempt may begin.
     pub(crate) stop: CancellationToken,
@@ -98,7 +100,7 @@ impl Courier {
     pub(crate) async fn pack(&self, mut parcel: Parcel) -> Result<Parcel, Error> {
         let Some(encoding) = self.encoding.clone().filter(|_| parcel.refused.is_empty()) else { return Ok(parcel) };
         let mut chunk = parcel.chunk;
-        if let Some(body) = chunk.body_in_place(encoding.as_ref()) {
+        if let Some(body) = chunk.body_in_place(encoding.as_ref(), self.takes_parts) {
             // Its bytes are counted where they stand.
             chunk.body = Some(body);
             chunk.forget_encoded();
@@ -118,7 +120,7 @@ impl Courier {
                 Ok::<_, Error>(chunk)
             })
             .await??;
-        parcel.held = parcel.chunk.body.as_ref().map(|body| self.gauge.hold(body.bytes.len()));
+        parcel.held = parcel.chunk.body.as_ref().map(|body| self.gauge.hold(body.len()));
         Ok(parcel)
     }
 
@@ -162,7 +164,7 @@ impl Courier {
             let parcel = self.pack(parcel).await?;
             (part.chunk, part.held) = (parcel.chunk, parcel.held);
         }
-        let wire_bytes = part.chunk.body.as_ref().map_or(0, |body| body.bytes.len());
+        let wire_bytes = part.chunk.body.as_ref().map_or(0, Body::len);
         if self.limits.wire_bytes_max.is_some_and(|max| wire_bytes > max) {
             let error = Error::new(ErrorKind::TooLarge, "pack", "larger after packing than the destination takes");
             return self.split(part, error, standing).await;

@@ -63,6 +63,7 @@ pub(super) fn courier(
         gauge: Arc::clone(gauge),
         bodies: Arc::clone(bodies),
         shares_bodies: shares_encoding(shipper, lane),
+        takes_parts: lane.exporter.capabilities().takes_parts,
         progress: shipper.progress.clone(),
         stop: stop.clone(),
         report: Mutex::new(LaneReport::new(&lane.id, lane.exporter.kind())),

@@ -409,7 +409,7 @@ mod tests {
         let chunk =
             Chunk::of_page(Page::new(Partition::new("logs"), records, PageEnd::More), Some(&Fragments::new(config)));
         let chunk = chunk.unwrap();
-        let encoded = &chunk.body().unwrap().bytes;
+        let encoded = &chunk.body().unwrap().bytes();
         let body = grouped(encoded, chunk.timestamps().map(|time| time.as_nanos())).concat();
         (serde_json::from_slice(&body).unwrap(), body.len(), encoded.len())
     }

@@ -222,7 +222,7 @@ mod tests {
             record
         };
         let page = Page::new(Partition::new("p"), lines.iter().enumerate().map(record).collect(), PageEnd::More);
-        Chunk::of_page(page, Some(&Fragments::new(&config))).unwrap().body().unwrap().bytes.to_vec()
+        Chunk::of_page(page, Some(&Fragments::new(&config))).unwrap().body().unwrap().bytes().to_vec()
     }
 
     /// One letter a line: stored, unknown or refused.

@@ -143,7 +143,7 @@ impl fmt::Debug for Calls {
 
 /// A message with its flag and length in front; without a body the empty one.
 fn framed(body: Option<&Body>) -> reqwest::Body {
-    let bytes = body.map(|body| body.bytes.clone()).unwrap_or_default();
+    let bytes = body.map(|body| body.bytes()).unwrap_or_default();
     let is_packed = body.is_some_and(|body| body.compression != Compression::None);
     let mut front = BytesMut::with_capacity(5);
     front.put_u8(u8::from(is_packed));

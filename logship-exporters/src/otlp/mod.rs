@@ -233,7 +233,7 @@ impl Otlp {
                     request.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static(packing));
                 }
                 let nothing = || (if self.is_json() { "{}" } else { "" }).into();
-                *request.body_mut() = Some(body.map_or_else(nothing, |body| body.bytes.clone().into()));
+                *request.body_mut() = Some(body.map_or_else(nothing, |body| body.bytes().into()));
                 let answer = delivery.send(request).await?;
                 self.http_answer(delivery, answer)
             }

@@ -27,9 +27,9 @@ fn chunk(records: Vec<LogRecord>, encoding: &dyn Encoding) -> Chunk {
 fn decoded(records: &[LogRecord], with_uid: bool) -> [ExportLogsServiceRequest; 2] {
     let protobuf = chunk(records.to_vec(), &Protobuf::new(with_uid, Compression::None));
     let json = chunk(records.to_vec(), &Json::new(with_uid, Compression::None));
-    let json = &json.body().unwrap().bytes;
+    let json = &json.body().unwrap().bytes();
     [
-        ExportLogsServiceRequest::decode(protobuf.body().unwrap().bytes.clone()).unwrap(),
+        ExportLogsServiceRequest::decode(protobuf.body().unwrap().bytes()).unwrap(),
         serde_json::from_slice(json).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(json))),
     ]
 }
@@ -174,7 +174,7 @@ fn every_length_has_as_few_digits_as_it_can() {
             record.attributes = vec![("a".into(), value.clone())];
             record.resource = Arc::new(Resource { attributes: vec![("a".into(), value)] });
             let chunk = chunk(vec![record], &Protobuf::new(true, Compression::None));
-            let bytes = chunk.body().unwrap().bytes.clone();
+            let bytes = chunk.body().unwrap().bytes();
             let request = ExportLogsServiceRequest::decode(bytes.clone()).unwrap();
             assert_eq!(request.encoded_len(), bytes.len(), "{len}");
         }
@@ -186,11 +186,11 @@ fn numbers_that_are_not_finite_keep_what_they_are() {
     let mut odd = record(1);
     odd.body = Value::Array(vec![f64::NAN.into(), f64::INFINITY.into(), f64::NEG_INFINITY.into(), (-0.0).into()]);
     let protobuf = chunk(vec![odd.clone()], &Protobuf::new(true, Compression::None));
-    let request = ExportLogsServiceRequest::decode(protobuf.body().unwrap().bytes.clone()).unwrap();
+    let request = ExportLogsServiceRequest::decode(protobuf.body().unwrap().bytes()).unwrap();
     let body = format!("{:?}", value(request.resource_logs[0].scope_logs[0].log_records[0].body.as_ref()));
     assert_eq!(body, "Array([Double(NaN), Double(inf), Double(-inf), Double(-0.0)])");
     let json = chunk(vec![odd], &Json::new(true, Compression::None));
-    let json: serde_json::Value = serde_json::from_slice(&json.body().unwrap().bytes).unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&json.body().unwrap().bytes()).unwrap();
     let values = &json["resourceLogs"][0]["scopeLogs"][0]["logRecords"][0]["body"]["arrayValue"]["values"];
     let expected = json!([{"doubleValue": "NaN"}, {"doubleValue": "Infinity"}, {"doubleValue": "-Infinity"}, {"doubleValue": -0.0}]);
     assert_eq!(*values, expected);
@@ -205,7 +205,7 @@ fn json_has_the_form_that_the_specification_shows() {
     record.scope = Some(Arc::new(Scope { name: "logger".into(), ..Scope::default() }));
     record.trace_id = Some([0xab; 16]);
     let chunk = chunk(vec![record], &Json::new(true, Compression::None));
-    let read: serde_json::Value = serde_json::from_slice(&chunk.body().unwrap().bytes).unwrap();
+    let read: serde_json::Value = serde_json::from_slice(&chunk.body().unwrap().bytes()).unwrap();
     let expected = json!({"resourceLogs": [{
         "resource": {"attributes": [{"key": "service.name", "value": {"stringValue": "checkout"}}]},
         "scopeLogs": [{"scope": {"name": "logger"}, "logRecords": [{

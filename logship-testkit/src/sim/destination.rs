@@ -126,7 +126,7 @@ impl SimExporter {
             texts.extend_from_slice(text.unwrap_or_default().as_bytes());
             texts.push(b'\n');
         }
-        if self.encodes && chunk.body().is_none_or(|body| body.bytes != texts) {
+        if self.encodes && chunk.body().is_none_or(|body| body.bytes() != texts) {
             self.world.violation(format!("{} got a body that is not its records", self.lane));
         }
         let too_many = self.limits.chunk_records_max.is_some_and(|max| chunk.len() > max);
