@@ -12,14 +12,6 @@ pub(crate) mod gcp_logging;
 pub(crate) mod json;
 #[cfg(feature = "newrelic")]
 pub(crate) mod newrelic;
-#[cfg(any(
-    feature = "azure_monitor",
-    feature = "datadog",
-    feature = "gcp_logging",
-    feature = "loki",
-    feature = "newrelic",
-    feature = "splunk"
-))]
 #[allow(dead_code, reason = "each exporter uses its part")]
 pub(crate) mod object;
 #[cfg(any(feature = "firehose", feature = "sqs", feature = "_http"))]
@@ -27,17 +19,6 @@ pub(crate) mod object;
 mod records;
 #[cfg(any(feature = "file", feature = "_objects"))]
 mod rows;
-#[cfg(any(
-    feature = "azure_monitor",
-    feature = "datadog",
-    feature = "gcp_logging",
-    feature = "loggly",
-    feature = "logzio",
-    feature = "loki",
-    feature = "newrelic",
-    feature = "otlp",
-    feature = "splunk"
-))]
 #[allow(dead_code, reason = "each encoding uses its part")]
 pub(crate) mod shape;
 #[cfg(feature = "splunk")]

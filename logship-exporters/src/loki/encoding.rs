@@ -9,7 +9,7 @@ use logship_core::{Encoding, LogRecord, Severity, Unencodable, Value};
 use super::{LokiConfig, LokiLabel, LokiLimits, LokiLine, SERVICE_NAME, line};
 use crate::encode::json::{self, string};
 use crate::encode::object::Object;
-use crate::encode::shape::{Named, Roles, Shapes, attribute, with_roles_by_name};
+use crate::encode::shape::{Named, Roles, Shapes, attribute, key_of, with_roles_by_name};
 
 const BEGIN: &[u8] = b"{\"streams\":[";
 const END: &[u8] = b"]}";
@@ -220,9 +220,7 @@ struct Keys(Vec<(usize, Vec<u8>)>);
 impl Roles for Keys {
     fn add(&mut self, place: usize, name: &str) -> bool {
         let name = metadata_name(name);
-        let mut key = vec![b','];
-        string(&mut key, &name);
-        key.push(b':');
+        let key = key_of(&name);
         let is_own = matches!(&*name, "level" | "logger" | "trace_id" | "span_id" | "record_id");
         let is_new = !is_own && self.0.iter().all(|(_, known)| *known != key);
         self.0.push((place, key));
