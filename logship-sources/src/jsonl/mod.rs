@@ -121,6 +121,19 @@ impl JsonlSource {
     }
 
     fn page(&self, partition: &Partition, start: &Start, query: &Query, limits: PageLimits) -> Result<Page, Error> {
+        let (raw, next) = self.raw(partition, start, query, limits)?;
+        let end = raw.lines.end;
+        Ok(Page::raw(partition.clone(), raw, next.map(position), end))
+    }
+
+    /// The lines of a page, and where in the file it ends.
+    fn raw(
+        &self,
+        partition: &Partition,
+        start: &Start,
+        query: &Query,
+        limits: PageLimits,
+    ) -> Result<(RawLines, Option<u64>), Error> {
         let path = Path::new(partition.as_str());
         let from = match start {
             Start::After(cursor) => cursor.as_number().unsigned_abs(),
@@ -146,13 +159,10 @@ impl JsonlSource {
             next = Some(from);
         }
         if let Some(behind) = cut {
-            lines.bytes.truncate((behind - from) as usize);
-            lines.end = PageEnd::More;
+            lines = lines.before(behind);
         }
-        let (end, now) = (lines.end, Timestamp::now());
-        let (config, query) = (Arc::clone(&self.config), query.clone());
-        let raw = RawLines { lines, ranges, config, partition: partition.clone(), query, now };
-        Ok(Page::raw(partition.clone(), raw, next.map(position), end))
+        let (config, query, now) = (Arc::clone(&self.config), query.clone(), Timestamp::now());
+        Ok((RawLines { lines, ranges, config, partition: partition.clone(), query, now }, next))
     }
 
     /// Where the first line begins whose record is not older than this; the end of the file if there is none.
@@ -210,7 +220,7 @@ impl RawRecords for RawLines {
     }
 
     fn bytes(&self) -> usize {
-        self.lines.bytes.len() + self.ranges.capacity() * size_of::<Range<usize>>()
+        self.lines.held + self.ranges.capacity() * size_of::<Range<usize>>()
     }
 }
 
