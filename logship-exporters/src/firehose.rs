@@ -16,7 +16,7 @@ use logship_core::{
 use serde::Deserialize;
 use tokio::sync::OnceCell;
 
-use crate::encode::Records;
+use crate::encode::records::Records;
 use crate::put_records::{outcome, refused};
 
 /// Records of a request.

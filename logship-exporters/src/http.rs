@@ -17,7 +17,7 @@ use serde::Deserialize;
 
 use crate::delivery::{Answer, Delivery, basic, host_of, parse_url, secret_value};
 pub use crate::delivery::{Connection, TlsVersion};
-use crate::encode::Records;
+use crate::encode::records::Records;
 use crate::fnv::Fnv128;
 use crate::rotated::Rotated;
 

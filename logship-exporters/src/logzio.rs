@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use crate::delivery::{Answer, Delivery, host_of, parse_url};
 pub use crate::delivery::{Connection, TlsVersion};
-use crate::encode::Events;
+use crate::encode::events::Events;
 use crate::rotated::Rotated;
 
 const OPERATION: &str = "logzio upload";

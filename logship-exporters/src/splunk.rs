@@ -21,7 +21,7 @@ use self::answer::Verdict;
 use crate::credential::Credential;
 use crate::delivery::{Answer, Delivery, endpoint, host_of, plain, post, secret_value};
 pub use crate::delivery::{Connection, TlsVersion};
-use crate::encode::Records;
+use crate::encode::records::Records;
 use crate::encode::splunk::SplunkEncoding;
 
 const OPERATION: &str = "splunk export";

@@ -16,7 +16,7 @@ use logship_core::{
 use serde::Deserialize;
 use tokio::sync::OnceCell;
 
-use crate::encode::Records;
+use crate::encode::records::Records;
 
 /// Messages of a batch.
 /// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessageBatch.html>, as what follows.

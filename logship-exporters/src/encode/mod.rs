@@ -5,7 +5,7 @@ pub(crate) mod azure_monitor;
 #[cfg(feature = "datadog")]
 pub(crate) mod datadog;
 #[cfg(any(feature = "loggly", feature = "logzio"))]
-mod events;
+pub(crate) mod events;
 #[cfg(feature = "gcp_logging")]
 pub(crate) mod gcp_logging;
 #[allow(dead_code, reason = "each exporter uses its part")]
@@ -14,20 +14,14 @@ pub(crate) mod json;
 pub(crate) mod newrelic;
 #[allow(dead_code, reason = "each exporter uses its part")]
 pub(crate) mod object;
-#[cfg(any(feature = "firehose", feature = "sqs", feature = "_http"))]
-#[allow(dead_code, reason = "each exporter uses its part")]
-mod records;
+#[cfg(any(feature = "firehose", feature = "http", feature = "splunk", feature = "sqs"))]
+pub(crate) mod records;
 #[cfg(any(feature = "file", feature = "_objects"))]
 mod rows;
-#[allow(dead_code, reason = "each encoding uses its part")]
+#[allow(dead_code, reason = "each exporter uses its part")]
 pub(crate) mod shape;
 #[cfg(feature = "splunk")]
 pub(crate) mod splunk;
 
-#[cfg(any(feature = "loggly", feature = "logzio"))]
-pub(crate) use self::events::Events;
-#[cfg(any(feature = "firehose", feature = "sqs", feature = "_http"))]
-#[allow(unused_imports, reason = "each exporter uses its part")]
-pub(crate) use self::records::Records;
 #[cfg(any(feature = "file", feature = "_objects"))]
 pub use self::rows::{Format, Rows};
