@@ -220,13 +220,7 @@ impl Exporter for Datadog {
         let Some(body) = chunk.body() else {
             return Err(Error::new(ErrorKind::Unexpected, OPERATION, "the chunk was not encoded"));
         };
-        let key = self.key.value();
-        let mut request = post(&self.url, "application/json", body);
-        request.headers_mut().insert(&self.key.header, key.clone());
-        let answer = self.delivery.send(request).await?;
-        if matches!(answer.status, 401 | 403) {
-            self.key.refuse(key);
-        }
+        let answer = self.key.send(&self.delivery, post(&self.url, "application/json", body)).await?;
         match answer.status {
             200..300 => Ok(Outcome::all_accepted(chunk.len())),
             _ => Err(self.refused(&answer)),
@@ -239,9 +233,7 @@ impl Exporter for Datadog {
 
     /// Sends a list of no logs, which shows whether the key is taken. That Datadog may not like such a list is no fault.
     async fn check(&self) -> Result<(), Error> {
-        let mut request = post(&self.url, "application/json", &plain("[]"));
-        request.headers_mut().insert(&self.key.header, self.key.value());
-        let answer = self.delivery.send(request).await?;
+        let answer = self.key.send(&self.delivery, post(&self.url, "application/json", &plain("[]"))).await?;
         match answer.status {
             200..300 | 400 | 413 => Ok(()),
             _ => Err(self.refused(&answer)),
