@@ -69,7 +69,8 @@ impl<P> Shapes<P> {
     }
 }
 
-/// What an encoding does with the attributes of a record, found out name by name.
+/// What an encoding does with the attributes of a record, found out name by name. Encodings of one kind share what they
+/// know, so it follows from names alone, whatever their configurations say.
 pub(crate) trait Roles: Default + 'static {
     /// Takes note of the next attribute: its place, those of the resource behind the record's own, and its name, which
     /// no other one has. False where values decide: an earlier one has taken what it would be, or it is that only with
