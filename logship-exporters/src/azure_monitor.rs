@@ -16,7 +16,8 @@ use serde::Deserialize;
 use crate::bearer;
 use crate::delivery::{Answer, Delivery, endpoint, host_of, plain, post};
 pub use crate::delivery::{Connection, TlsVersion};
-use crate::encode::azure_monitor::RowEncoding;
+use crate::encode::array::Array;
+use crate::encode::azure_monitor::Row;
 
 /// The largest body, in bytes: 1 MB, both before and after packing.
 /// <https://learn.microsoft.com/azure/azure-monitor/fundamentals/service-limits#logs-ingestion-api>
@@ -141,7 +142,7 @@ pub struct AzureMonitor {
     delivery: Delivery,
     url: Url,
     tokens: Tokens,
-    encoding: Arc<RowEncoding>,
+    encoding: Arc<Array<Row>>,
     config: AzureMonitorConfig,
 }
 
@@ -185,7 +186,7 @@ impl AzureMonitor {
         let scope = SCOPES.iter().find(|(end, _)| host.ends_with(end)).map_or("", |(_, scope)| scope);
         let tokens = config.credentials.tokens_in("credentials", scope, &config.connection, context)?;
         let delivery = Delivery::new("azure_monitor export", &config.connection, context)?.with_plain_address();
-        let encoding = Arc::new(RowEncoding::new(config.compression));
+        let encoding = Arc::new(Array::new("azure_monitor", Row, config.compression));
         Ok(AzureMonitor { delivery, url, tokens, encoding, config })
     }
 

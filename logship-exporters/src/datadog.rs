@@ -14,7 +14,8 @@ use serde::Deserialize;
 use crate::credential::Credential;
 use crate::delivery::{Answer, Delivery, endpoint, host_of, plain, post};
 pub use crate::delivery::{Connection, TlsVersion};
-use crate::encode::datadog::DatadogEncoding;
+use crate::encode::array::Array;
+use crate::encode::datadog::DatadogLog;
 
 const OPERATION: &str = "datadog export";
 
@@ -166,7 +167,7 @@ pub struct Datadog {
     delivery: Delivery,
     url: Url,
     key: Credential,
-    encoding: Arc<DatadogEncoding>,
+    encoding: Arc<Array<DatadogLog>>,
     config: DatadogConfig,
 }
 
@@ -184,7 +185,7 @@ impl Datadog {
         let key = Credential::new("dd-api-key", "", "api_key", config.api_key.clone(), context)?;
         let delivery = Delivery::new(OPERATION, &config.connection, context)?;
         let (service, hostname) = (config.service.as_deref(), config.hostname.as_deref());
-        let encoding = DatadogEncoding::new(&config.ddsource, &config.ddtags, service, hostname, config.compression);
+        let encoding = DatadogLog::array(&config.ddsource, &config.ddtags, service, hostname, config.compression);
         Ok(Datadog { delivery, url, key, encoding: Arc::new(encoding), config })
     }
 

@@ -168,7 +168,7 @@ impl SplunkConfig {
 
     fn encoding(&self) -> Arc<dyn Encoding> {
         match self.endpoint {
-            SplunkEndpoint::Raw => Arc::new(Records::new(false, self.compression)),
+            SplunkEndpoint::Raw => Arc::new(Records::new(self.compression)),
             SplunkEndpoint::Event => {
                 let encoding = SplunkEncoding {
                     key: String::new(),

@@ -121,7 +121,7 @@ impl Sqs {
             return Err(Error::config("message_bytes_max", message));
         }
         let aws = Aws::new(&config.aws, &config.connection, context)?;
-        let encoding = Arc::new(Records::new(false, Compression::None));
+        let encoding = Arc::new(Records::new(Compression::None));
         Ok(Sqs { config, aws, client: OnceCell::new(), encoding })
     }
 

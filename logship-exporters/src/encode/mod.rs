@@ -1,5 +1,7 @@
 //! How records are written: JSON for everybody, and the rows of log files, in JSON or Ion, with Kestra's names.
 
+#[allow(dead_code, reason = "each exporter uses its part")]
+pub(crate) mod array;
 #[cfg(feature = "azure_monitor")]
 pub(crate) mod azure_monitor;
 #[cfg(feature = "datadog")]
