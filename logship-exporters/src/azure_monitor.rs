@@ -7,8 +7,8 @@ pub use logship_connect::azure::EntraCredentials;
 use logship_connect::token::Tokens;
 pub use logship_connect::token::{AccessToken, TokenProvider};
 use logship_core::{
-    Advice, BuildContext, Chunk, Compression, Encoding, Error, ErrorKind, Exporter, Limits, Outcome, Registry,
-    async_trait, read_fields,
+    Advice, BuildContext, Chunk, Compression, Encoding, Error, Exporter, Limits, Outcome, Registry, async_trait,
+    read_fields,
 };
 use reqwest::Url;
 use serde::Deserialize;
@@ -219,9 +219,7 @@ impl Exporter for AzureMonitor {
     }
 
     async fn export(&self, chunk: &Chunk) -> Result<Outcome, Error> {
-        let Some(body) = chunk.body() else {
-            return Err(Error::new(ErrorKind::Unexpected, "azure_monitor export", "the chunk was not encoded"));
-        };
+        let body = chunk.require_body("azure_monitor export")?;
         let request = post(&self.url, "application/json", body);
         let answer = bearer::send(&self.delivery, &self.tokens, request).await?;
         match answer.status {
@@ -263,6 +261,7 @@ impl fmt::Debug for AzureMonitor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use logship_core::ErrorKind;
     use serde_json::json;
 
     fn exporter(fields: serde_json::Value) -> Result<AzureMonitor, Error> {

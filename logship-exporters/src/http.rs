@@ -5,8 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use logship_core::{
-    BuildContext, Chunk, Compression, Encoding, Error, ErrorKind, Exporter, Limits, LogRecord, Outcome, Registry,
-    Secret, SecretRef, Unencodable, async_trait, read_fields,
+    BuildContext, Chunk, Compression, Encoding, Error, Exporter, Limits, LogRecord, Outcome, Registry, Secret,
+    SecretRef, Unencodable, async_trait, read_fields,
 };
 use reqwest::header::{
     AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
@@ -264,9 +264,7 @@ impl Exporter for Http {
     }
 
     async fn export(&self, chunk: &Chunk) -> Result<Outcome, Error> {
-        let Some(body) = chunk.body() else {
-            return Err(Error::new(ErrorKind::Unexpected, OPERATION, "the chunk was not encoded"));
-        };
+        let body = chunk.require_body(OPERATION)?;
         let mut request = self.request(match self.config.method {
             HttpMethod::Post => Method::POST,
             HttpMethod::Put => Method::PUT,
@@ -442,7 +440,7 @@ mod tests {
     use axum::http::{HeaderMap, Method, StatusCode, Uri};
     use axum::response::IntoResponse;
     use logship_core::{
-        Advice, Certainty, Cursor, LogRecord, Page, PageEnd, Partition, RecordId, Timestamp, read_fields,
+        Advice, Certainty, Cursor, ErrorKind, LogRecord, Page, PageEnd, Partition, RecordId, Timestamp, read_fields,
     };
     use proptest::prelude::*;
     use serde_json::json;

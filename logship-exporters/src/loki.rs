@@ -364,9 +364,7 @@ impl Exporter for Loki {
     }
 
     async fn export(&self, chunk: &Chunk) -> Result<Outcome, Error> {
-        let Some(body) = chunk.body() else {
-            return Err(Error::new(ErrorKind::Unexpected, OPERATION, "the chunk was not encoded"));
-        };
+        let body = chunk.require_body(OPERATION)?;
         let times = chunk.timestamps().map(|time| time.as_nanos());
         let packed = self.packed(&encoding::grouped(&body.bytes, times))?;
         chunk.sends(packed.len());

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use logship_core::{
-    Advice, BuildContext, Chunk, Compression, Encoding, Error, ErrorKind, Exporter, Limits, Outcome, Registry,
-    SecretRef, async_trait, read_fields,
+    Advice, BuildContext, Chunk, Compression, Encoding, Error, Exporter, Limits, Outcome, Registry, SecretRef,
+    async_trait, read_fields,
 };
 use reqwest::Url;
 use serde::Deserialize;
@@ -214,9 +214,7 @@ impl Exporter for NewRelic {
     }
 
     async fn export(&self, chunk: &Chunk) -> Result<Outcome, Error> {
-        let Some(body) = chunk.body() else {
-            return Err(Error::new(ErrorKind::Unexpected, OPERATION, "the chunk was not encoded"));
-        };
+        let body = chunk.require_body(OPERATION)?;
         let answer = self.key.send(&self.delivery, post(&self.url, "application/json", body)).await?;
         match answer.status {
             200..300 => Ok(Outcome::all_accepted(chunk.len())),
@@ -251,6 +249,7 @@ impl fmt::Debug for NewRelic {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use logship_core::ErrorKind;
     use serde_json::json;
 
     fn exporter(fields: serde_json::Value) -> Result<NewRelic, Error> {

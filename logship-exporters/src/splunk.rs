@@ -317,9 +317,7 @@ impl Exporter for Splunk {
     }
 
     async fn export(&self, chunk: &Chunk) -> Result<Outcome, Error> {
-        let Some(body) = chunk.body() else {
-            return Err(Error::new(ErrorKind::Unexpected, OPERATION, "the chunk was not encoded"));
-        };
+        let body = chunk.require_body(OPERATION)?;
         let answer = self.token.send(&self.delivery, self.request(&self.url, body)).await?;
         match answer::verdict(&self.delivery, &answer, chunk.len())? {
             Verdict::Refused(outcome) => Ok(outcome),
