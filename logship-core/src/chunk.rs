@@ -302,6 +302,15 @@ impl Chunk {
         self.body.as_ref()
     }
 
+    /// The same for an exporter with an encoding, whose chunks have a body.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unexpected`](crate::ErrorKind::Unexpected) for a chunk that was made without the encoding.
+    pub fn require_body(&self, operation: &'static str) -> Result<&Body, crate::Error> {
+        let missing = || crate::Error::new(crate::ErrorKind::Unexpected, operation, "the chunk was not encoded");
+        self.body().ok_or_else(missing)
+    }
+
     /// For an exporter that makes another body of this one: how many bytes it sends instead, for the report.
     pub fn sends(&self, wire_bytes: usize) {
         self.sent.store(wire_bytes, Ordering::Relaxed);

@@ -155,7 +155,8 @@ impl<'e> Encoder<'e> {
         if index > 0 {
             self.bytes.extend_from_slice(self.separator);
         }
-        match (self.encoding.record(record, &mut self.bytes), &self.grouping) {
+        let written = self.encoding.record(record, &mut self.bytes);
+        match (written.and_then(|()| check_reach(self.bytes.len())), &self.grouping) {
             (Ok(()), Some(grouping)) => {
                 if self.leaders.last().is_none_or(|(_, leader)| !grouping.is_shared(leader, record)) {
                     self.leaders_bytes += record.size();
@@ -206,6 +207,15 @@ impl<'e> Encoder<'e> {
             held: None,
         }
     }
+}
+
+/// Whether [`EncodedPage::ends`] reach as far.
+fn check_reach(bytes: usize) -> Result<(), Unencodable> {
+    if u32::try_from(bytes).is_err() {
+        let reason = "the page that it is in has more than 4 GiB in this form: set `page_bytes` lower".to_owned();
+        return Err(Unencodable { reason });
+    }
+    Ok(())
 }
 
 impl EncodedPage {
@@ -386,5 +396,43 @@ impl Stretch<'_> {
     /// Where its bytes are.
     fn range(&self) -> std::ops::Range<usize> {
         self.encoded.place(self.from..self.to)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Cursor, Partition, RecordId, Timestamp};
+
+    /// Writes as many bytes as the record's position says.
+    #[derive(Debug)]
+    struct Zeros;
+
+    impl Encoding for Zeros {
+        fn key(&self) -> &str {
+            "zeros"
+        }
+        fn record(&self, record: &LogRecord, out: &mut Vec<u8>) -> Result<(), Unencodable> {
+            let len = out.len() + record.id.position().as_number() as usize;
+            if len > 1 << 20 {
+                // Memory that nobody has written to takes none.
+                *out = vec![0; len];
+            }
+            out.resize(len, 0);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_lies_farther_than_an_end_reaches_is_refused_and_nothing_is_mixed_up() {
+        let mut encoder = Encoder::new(&Zeros, Buffer::default());
+        for bytes in [3, 1 << 32, 0, 5] {
+            let id = RecordId::new(Partition::new("p"), Cursor::number(bytes));
+            encoder.push(&LogRecord::new(id, Timestamp::default()));
+        }
+        let page = encoder.finish(false);
+        assert_eq!((0..4).map(|index| page.len(index)).collect::<Vec<_>>(), [3, 0, 0, 5]);
+        assert!(page.unencodable(1).is_some_and(|reason| reason.contains("page_bytes")));
+        assert_eq!([0, 2, 3].map(|index| page.unencodable(index)), [None; 3]);
     }
 }

@@ -309,7 +309,7 @@ impl Page {
                         encoders.iter_mut().for_each(|encoder| encoder.push(record));
                     }
                 });
-                self.bytes += heads.len() * size_of::<(Cursor, Timestamp)>();
+                self.bytes += heads.capacity() * size_of::<(Cursor, Timestamp)>();
                 (raw.heads, raw.preparation) = (Some(heads), preparation.clone());
                 // Whoever looked before saw them as they came from the source.
                 raw.made = OnceLock::new();

@@ -7,8 +7,8 @@ pub use logship_connect::azure::EntraCredentials;
 use logship_connect::token::Tokens;
 pub use logship_connect::token::{AccessToken, TokenProvider};
 use logship_core::{
-    Advice, BuildContext, Chunk, Compression, Encoding, Error, ErrorKind, Exporter, Limits, Outcome, Registry,
-    async_trait, read_fields,
+    Advice, BuildContext, Chunk, Compression, Encoding, Error, Exporter, Limits, Outcome, Registry, async_trait,
+    read_fields,
 };
 use reqwest::Url;
 use serde::Deserialize;
@@ -16,7 +16,8 @@ use serde::Deserialize;
 use crate::bearer;
 use crate::delivery::{Answer, Delivery, endpoint, host_of, plain, post};
 pub use crate::delivery::{Connection, TlsVersion};
-use crate::encode::azure_monitor::RowEncoding;
+use crate::encode::array::Array;
+use crate::encode::azure_monitor::Row;
 
 /// The largest body, in bytes: 1 MB, both before and after packing.
 /// <https://learn.microsoft.com/azure/azure-monitor/fundamentals/service-limits#logs-ingestion-api>
@@ -141,7 +142,7 @@ pub struct AzureMonitor {
     delivery: Delivery,
     url: Url,
     tokens: Tokens,
-    encoding: Arc<RowEncoding>,
+    encoding: Arc<Array<Row>>,
     config: AzureMonitorConfig,
 }
 
@@ -185,7 +186,7 @@ impl AzureMonitor {
         let scope = SCOPES.iter().find(|(end, _)| host.ends_with(end)).map_or("", |(_, scope)| scope);
         let tokens = config.credentials.tokens_in("credentials", scope, &config.connection, context)?;
         let delivery = Delivery::new("azure_monitor export", &config.connection, context)?.with_plain_address();
-        let encoding = Arc::new(RowEncoding::new(config.compression));
+        let encoding = Arc::new(Array::new("azure_monitor", Row, config.compression));
         Ok(AzureMonitor { delivery, url, tokens, encoding, config })
     }
 
@@ -218,9 +219,7 @@ impl Exporter for AzureMonitor {
     }
 
     async fn export(&self, chunk: &Chunk) -> Result<Outcome, Error> {
-        let Some(body) = chunk.body() else {
-            return Err(Error::new(ErrorKind::Unexpected, "azure_monitor export", "the chunk was not encoded"));
-        };
+        let body = chunk.require_body("azure_monitor export")?;
         let request = post(&self.url, "application/json", body);
         let answer = bearer::send(&self.delivery, &self.tokens, request).await?;
         match answer.status {
@@ -262,6 +261,7 @@ impl fmt::Debug for AzureMonitor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use logship_core::ErrorKind;
     use serde_json::json;
 
     fn exporter(fields: serde_json::Value) -> Result<AzureMonitor, Error> {

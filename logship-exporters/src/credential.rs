@@ -3,15 +3,16 @@
 use std::fmt;
 
 use logship_core::{BuildContext, Error, SecretRef};
+use reqwest::Request;
 use reqwest::header::{HeaderName, HeaderValue};
 
-use crate::delivery::secret_value;
+use crate::delivery::{Answer, Delivery, secret_value};
 use crate::rotated::Rotated;
 
 /// A key or token and the header that carries it. It is read anew when it is no longer taken: files and environments
 /// change when credentials are rotated.
 pub(crate) struct Credential {
-    pub(crate) header: HeaderName,
+    header: HeaderName,
     /// What stands before it in the header.
     scheme: &'static str,
     /// Where it stands in the configuration.
@@ -34,14 +35,15 @@ impl Credential {
         Ok(Credential { header, scheme, field, reference, context: context.clone(), value })
     }
 
-    /// The header's value.
-    pub(crate) fn value(&self) -> HeaderValue {
-        self.value.value()
-    }
-
-    /// This value was not let in.
-    pub(crate) fn refuse(&self, value: HeaderValue) {
-        self.value.refuse(value);
+    /// Sends a request with it. By 401 as well as 403 an answer says that it was not let in.
+    pub(crate) async fn send(&self, delivery: &Delivery, mut request: Request) -> Result<Answer, Error> {
+        let value = self.value.value();
+        request.headers_mut().insert(&self.header, value.clone());
+        let answer = delivery.send(request).await?;
+        if matches!(answer.status, 401 | 403) {
+            self.value.refuse(value);
+        }
+        Ok(answer)
     }
 
     /// Reads it anew; an error if it is still the one that was not taken.
@@ -78,15 +80,15 @@ mod tests {
         let reference = SecretRef::File(file.path().to_owned());
         let key = Credential::new("api-key", "", "key", reference, &BuildContext::default()).unwrap();
         assert!(key.refresh("test").is_err());
-        let old = key.value();
+        let old = key.value.value();
         std::fs::write(file.path(), "new").unwrap();
         // Two were under way with the old one.
         for _ in 0..2 {
-            key.refuse(old.clone());
+            key.value.refuse(old.clone());
             key.refresh("test").unwrap();
-            assert_eq!(key.value(), "new");
+            assert_eq!(key.value.value(), "new");
         }
-        key.refuse(key.value());
+        key.value.refuse(key.value.value());
         let error = key.refresh("test").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Auth);
     }

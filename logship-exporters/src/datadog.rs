@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use logship_core::{
-    Advice, BuildContext, Chunk, Compression, Encoding, Error, ErrorKind, Exporter, Limits, Outcome, Registry,
-    SecretRef, async_trait, read_fields,
+    Advice, BuildContext, Chunk, Compression, Encoding, Error, Exporter, Limits, Outcome, Registry, SecretRef,
+    async_trait, read_fields,
 };
 use reqwest::Url;
 use serde::Deserialize;
@@ -14,7 +14,8 @@ use serde::Deserialize;
 use crate::credential::Credential;
 use crate::delivery::{Answer, Delivery, endpoint, host_of, plain, post};
 pub use crate::delivery::{Connection, TlsVersion};
-use crate::encode::datadog::DatadogEncoding;
+use crate::encode::array::Array;
+use crate::encode::datadog::DatadogLog;
 
 const OPERATION: &str = "datadog export";
 
@@ -166,7 +167,7 @@ pub struct Datadog {
     delivery: Delivery,
     url: Url,
     key: Credential,
-    encoding: Arc<DatadogEncoding>,
+    encoding: Arc<Array<DatadogLog>>,
     config: DatadogConfig,
 }
 
@@ -184,7 +185,7 @@ impl Datadog {
         let key = Credential::new("dd-api-key", "", "api_key", config.api_key.clone(), context)?;
         let delivery = Delivery::new(OPERATION, &config.connection, context)?;
         let (service, hostname) = (config.service.as_deref(), config.hostname.as_deref());
-        let encoding = DatadogEncoding::new(&config.ddsource, &config.ddtags, service, hostname, config.compression);
+        let encoding = DatadogLog::array(&config.ddsource, &config.ddtags, service, hostname, config.compression);
         Ok(Datadog { delivery, url, key, encoding: Arc::new(encoding), config })
     }
 
@@ -217,16 +218,8 @@ impl Exporter for Datadog {
     }
 
     async fn export(&self, chunk: &Chunk) -> Result<Outcome, Error> {
-        let Some(body) = chunk.body() else {
-            return Err(Error::new(ErrorKind::Unexpected, OPERATION, "the chunk was not encoded"));
-        };
-        let key = self.key.value();
-        let mut request = post(&self.url, "application/json", body);
-        request.headers_mut().insert(&self.key.header, key.clone());
-        let answer = self.delivery.send(request).await?;
-        if matches!(answer.status, 401 | 403) {
-            self.key.refuse(key);
-        }
+        let body = chunk.require_body(OPERATION)?;
+        let answer = self.key.send(&self.delivery, post(&self.url, "application/json", body)).await?;
         match answer.status {
             200..300 => Ok(Outcome::all_accepted(chunk.len())),
             _ => Err(self.refused(&answer)),
@@ -239,9 +232,7 @@ impl Exporter for Datadog {
 
     /// Sends a list of no logs, which shows whether the key is taken. That Datadog may not like such a list is no fault.
     async fn check(&self) -> Result<(), Error> {
-        let mut request = post(&self.url, "application/json", &plain("[]"));
-        request.headers_mut().insert(&self.key.header, self.key.value());
-        let answer = self.delivery.send(request).await?;
+        let answer = self.key.send(&self.delivery, post(&self.url, "application/json", &plain("[]"))).await?;
         match answer.status {
             200..300 | 400 | 413 => Ok(()),
             _ => Err(self.refused(&answer)),
@@ -261,6 +252,7 @@ impl fmt::Debug for Datadog {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use logship_core::ErrorKind;
     use serde_json::json;
 
     fn exporter(fields: serde_json::Value) -> Result<Datadog, Error> {

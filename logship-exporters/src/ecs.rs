@@ -7,6 +7,7 @@ use std::hash::{Hash, Hasher};
 use logship_core::{LogRecord, Severity, Text, Timestamp, Unencodable, Value};
 
 use crate::encode::json::{self, string};
+use crate::encode::shape::{Named, Roles, Shapes, attribute, attributes, key_of, with_roles_by_name};
 
 /// A field of the Elastic Common Schema that is taken from an attribute.
 struct Field {
@@ -67,22 +68,19 @@ type Taken<'a> = [Option<&'a Value>; FIELDS.len()];
 
 /// Writes the document of one record. `id` writes what it is known by, with quotes.
 pub(crate) fn document(record: &LogRecord, id: impl Fn(&mut Vec<u8>), out: &mut Vec<u8>) -> Result<(), Unencodable> {
-    PLANS.with_borrow_mut(|plans| match plans.find(record) {
-        Some(plan) => {
-            let mut taken: Taken<'_> = [None; FIELDS.len()];
-            for (place, field) in &plan.fields {
-                taken[*field] = attribute(record, *place).filter(|value| !matches!(value, Value::Null));
-            }
-            write(record, id, &taken, out, |labels| {
-                for (place, key) in &plan.labels {
-                    match attribute(record, *place) {
-                        Some(Value::Null) | None => {}
-                        Some(value) => labels.member(key, value),
-                    }
+    thread_local!(static KNOWN: RefCell<Shapes<Named<Places>>> = const { RefCell::new(Shapes::new()) });
+    with_roles_by_name(&KNOWN, record, |places: Option<&Places>| {
+        let Some(Places { fields, labels }) = places else { return unplanned(record, id, out) };
+        let value = |place: usize| attribute(record, place).map(|(_, value)| value);
+        let mut taken: Taken<'_> = [None; FIELDS.len()];
+        fields.iter().for_each(|(place, field)| taken[*field] = value(*place));
+        write(record, id, &taken, out, |members| {
+            for (place, key) in labels {
+                if let Some(value) = value(*place) {
+                    members.member(key, value);
                 }
-            })
-        }
-        None => unplanned(record, id, out),
+            }
+        })
     })
 }
 
@@ -90,16 +88,6 @@ pub(crate) fn document(record: &LogRecord, id: impl Fn(&mut Vec<u8>), out: &mut 
 pub(crate) fn unplanned(record: &LogRecord, id: impl Fn(&mut Vec<u8>), out: &mut Vec<u8>) -> Result<(), Unencodable> {
     let (taken, list) = sorted(record);
     write(record, id, &taken, out, |labels| list.iter().for_each(|(name, value)| labels.label(name, value)))
-}
-
-/// The value of an attribute by its place: those of the resource come behind the record's own.
-fn attribute(record: &LogRecord, place: usize) -> Option<&Value> {
-    let own = &record.attributes;
-    own.get(place).or_else(|| record.resource.attributes.get(place.wrapping_sub(own.len()))).map(|(_, value)| value)
-}
-
-fn attributes(record: &LogRecord) -> impl Iterator<Item = &(Text, Value)> {
-    record.attributes.iter().chain(&record.resource.attributes)
 }
 
 /// Which attributes have fields of their own, and which are labels, whatever their names and values are.
@@ -116,93 +104,32 @@ fn sorted(record: &LogRecord) -> (Taken<'_>, Vec<&(Text, Value)>) {
     (taken, labels.list)
 }
 
-thread_local!(static PLANS: RefCell<Plans> = RefCell::default());
-
-/// What becomes of attributes, by their names. Records of one source mostly have the same names in the same order, and
-/// then nothing has to be looked up or compared with each other.
-#[derive(Default)]
-struct Plans {
-    plans: Vec<Plan>,
-    misses: usize,
-}
-
-#[derive(Default)]
-struct Plan {
-    names: Vec<Text>,
+/// Where the fields and the labels of a document are among the attributes.
+#[derive(Debug, Default)]
+struct Places {
     /// Attributes that have fields of their own, and which ones among [`FIELDS`].
     fields: Vec<(usize, usize)>,
-    /// Attributes that are labels, and the name of each as it is written, with the comma before and the colon behind it.
+    /// Attributes that are labels, and the name of each as it is written.
     labels: Vec<(usize, Vec<u8>)>,
 }
 
-/// How many plans are kept.
-const PLANS_MAX: usize = 8;
-
-/// To make a plan costs more than to do without, so not every record that has none gets one.
-const MISSES_FOR_A_PLAN: usize = 16;
-
-impl Plans {
-    /// The plan for a record, if there is one.
-    fn find(&mut self, record: &LogRecord) -> Option<&Plan> {
-        let (own, of_resource) = (&record.attributes, &record.resource.attributes);
-        let are = |attributes: &[(Text, Value)], names: &[Text]| {
-            attributes.iter().zip(names).all(|((name, _), planned)| name == planned)
-        };
-        let is_for = |plan: &Plan| {
-            plan.names.len() == own.len() + of_resource.len()
-                && are(own, &plan.names)
-                && are(of_resource, &plan.names[own.len()..])
-        };
-        let found = self.plans.iter().position(is_for);
-        if found.is_none() {
-            self.misses += 1;
-            if self.misses % MISSES_FOR_A_PLAN == 1
-                && let Some(plan) = Plan::of(record)
-            {
-                if self.plans.len() == PLANS_MAX {
-                    self.plans.remove(0);
-                }
-                self.plans.push(plan);
-                return self.plans.last();
-            }
+impl Roles for Places {
+    fn add(&mut self, place: usize, name: &str) -> bool {
+        if let Some(field) = field_of(name) {
+            let is_free = self.fields.iter().all(|(_, taken)| *taken != field);
+            self.fields.push((place, field));
+            // Whether it is a number is for the value to say.
+            return is_free && !FIELDS[field].is_number;
         }
-        found.map(|at| &self.plans[at])
+        let key = label_key(name);
+        let is_free = self.labels.iter().all(|(_, taken)| *taken != key);
+        self.labels.push((place, key));
+        is_free
     }
 }
 
-impl Plan {
-    /// None where names alone do not say what becomes of attributes: two would have the same place, or a field takes
-    /// only numbers.
-    fn of(record: &LogRecord) -> Option<Plan> {
-        let mut plan = Plan::default();
-        let mut places = HashSet::new();
-        if record.attributes.len() + record.resource.attributes.len() > LABELS_FEW {
-            return None;
-        }
-        for (place, (name, _)) in attributes(record).enumerate() {
-            match field_of(name) {
-                Some(field) if FIELDS[field].is_number || !places.insert(format!(".{field}")) => return None,
-                Some(field) => plan.fields.push((place, field)),
-                None => {
-                    let label = name.replace('.', "_");
-                    plan.labels.push((place, key_of(&label)));
-                    if !places.insert(label) {
-                        return None;
-                    }
-                }
-            }
-            plan.names.push(name.detached());
-        }
-        Some(plan)
-    }
-}
-
-/// The name of a member as it is written, with the comma before and the colon behind it.
-fn key_of(name: &str) -> Vec<u8> {
-    let mut key = vec![b','];
-    string(&mut key, name);
-    key.push(b':');
-    key
+fn label_key(name: &str) -> Vec<u8> {
+    key_of(&name.replace('.', "_"))
 }
 
 /// Writes a document of which it is known what becomes of the attributes.
@@ -394,7 +321,7 @@ impl<'a> Object<'a> {
     }
 
     fn label(&mut self, name: &str, value: &Value) {
-        self.member(&key_of(&name.replace('.', "_")), value);
+        self.member(&label_key(name), value);
     }
 
     fn hex(&mut self, name: &str, id: Option<&[u8]>) {

@@ -307,9 +307,7 @@ impl Exporter for Elasticsearch {
     }
 
     async fn export(&self, chunk: &Chunk) -> Result<Outcome, Error> {
-        let Some(body) = chunk.body() else {
-            return Err(Error::new(ErrorKind::Unexpected, OPERATION, "the chunk was not encoded"));
-        };
+        let body = chunk.require_body(OPERATION)?;
         let mut headers = vec![("content-type", "application/x-ndjson"), ("user-agent", USER_AGENT)];
         headers.extend(body.compression.content_encoding().map(|name| ("content-encoding", name)));
         let query: Vec<(&str, &str)> = self.query.iter().map(|(name, value)| (*name, value.as_str())).collect();

@@ -137,9 +137,7 @@ impl Exporter for FileExporter {
     }
 
     async fn export(&self, chunk: &Chunk) -> Result<Outcome, Error> {
-        let Some(body) = chunk.body() else {
-            return Err(Error::new(ErrorKind::Unexpected, "write a log file", "the chunk has no body"));
-        };
+        let body = chunk.require_body("write a log file")?;
         let (dir, name, body) = (self.config.dir.clone(), self.name(chunk), body.clone());
         let path = dir.join(&name);
         let (attempt, turn) = (Attempt::default(), Arc::clone(&self.turn));

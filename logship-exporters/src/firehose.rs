@@ -16,7 +16,7 @@ use logship_core::{
 use serde::Deserialize;
 use tokio::sync::OnceCell;
 
-use crate::encode::Records;
+use crate::encode::records::Records;
 use crate::put_records::{outcome, refused};
 
 /// Records of a request.
@@ -123,7 +123,7 @@ impl Firehose {
             return Err(Error::config("delivery_stream_name", message));
         }
         let aws = Aws::new(&config.aws, &config.connection, context)?;
-        let encoding = Arc::new(Records::new(false, Compression::None));
+        let encoding = Arc::new(Records::new(Compression::None));
         Ok(Firehose { config, aws, client: OnceCell::new(), encoding })
     }
 

@@ -286,9 +286,7 @@ impl Exporter for GcpLogging {
     }
 
     async fn export(&self, chunk: &Chunk) -> Result<Outcome, Error> {
-        let Some(body) = chunk.body() else {
-            return Err(Error::new(ErrorKind::Unexpected, "gcp_logging export", "the chunk was not encoded"));
-        };
+        let body = chunk.require_body("gcp_logging export")?;
         let answer = self.send(post(&self.url, "application/json", body)).await?;
         answer::outcome(&self.delivery, &answer, chunk.len())
     }

@@ -5,8 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use logship_core::{
-    BuildContext, Chunk, Compression, Encoding, Error, ErrorKind, Exporter, Limits, Outcome, Registry, Secret,
-    SecretRef, async_trait, read_fields,
+    BuildContext, Chunk, Compression, Encoding, Error, Exporter, Limits, LogRecord, Outcome, Registry, Secret,
+    SecretRef, Unencodable, async_trait, read_fields,
 };
 use reqwest::header::{
     AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
@@ -17,7 +17,9 @@ use serde::Deserialize;
 
 use crate::delivery::{Answer, Delivery, basic, host_of, parse_url, secret_value};
 pub use crate::delivery::{Connection, TlsVersion};
-use crate::encode::Records;
+use crate::encode::array::{Array, Element};
+use crate::encode::json;
+use crate::encode::records::Records;
 use crate::fnv::Fnv128;
 use crate::rotated::Rotated;
 
@@ -203,7 +205,10 @@ impl Http {
         let (url, url_auth) = parse_url(context.secret("url", &config.url)?.expose())?;
         let headers = headers(&config, url_auth.as_ref(), &context)?;
         let delivery = Delivery::new(OPERATION, &config.connection, &context)?;
-        let encoding = Arc::new(Records::new(config.format == HttpFormat::JsonArray, config.compression));
+        let encoding: Arc<dyn Encoding> = match config.format {
+            HttpFormat::Ndjson => Arc::new(Records::new(config.compression)),
+            HttpFormat::JsonArray => Arc::new(Array::new("record", Whole, config.compression)),
+        };
         Ok(Http { delivery, url, url_auth, headers: Rotated::new(headers), encoding, config, context })
     }
 
@@ -259,9 +264,7 @@ impl Exporter for Http {
     }
 
     async fn export(&self, chunk: &Chunk) -> Result<Outcome, Error> {
-        let Some(body) = chunk.body() else {
-            return Err(Error::new(ErrorKind::Unexpected, OPERATION, "the chunk was not encoded"));
-        };
+        let body = chunk.require_body(OPERATION)?;
         let mut request = self.request(match self.config.method {
             HttpMethod::Post => Method::POST,
             HttpMethod::Put => Method::PUT,
@@ -338,6 +341,16 @@ fn each(verdicts: &[Verdict]) -> Outcome {
         }
     }
     outcome.build()
+}
+
+/// A whole record, with OpenTelemetry's names.
+#[derive(Debug)]
+struct Whole;
+
+impl Element for Whole {
+    fn write(&self, record: &LogRecord, out: &mut Vec<u8>) -> Result<(), Unencodable> {
+        json::record(out, record)
+    }
 }
 
 /// All accepted but these; `None` if one of them is not in the chunk.
@@ -427,7 +440,7 @@ mod tests {
     use axum::http::{HeaderMap, Method, StatusCode, Uri};
     use axum::response::IntoResponse;
     use logship_core::{
-        Advice, Certainty, Cursor, LogRecord, Page, PageEnd, Partition, RecordId, Timestamp, read_fields,
+        Advice, Certainty, Cursor, ErrorKind, LogRecord, Page, PageEnd, Partition, RecordId, Timestamp, read_fields,
     };
     use proptest::prelude::*;
     use serde_json::json;

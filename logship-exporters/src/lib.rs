@@ -47,31 +47,12 @@ mod delivery;
 mod ecs;
 #[cfg(feature = "elasticsearch")]
 pub mod elasticsearch;
-#[cfg(any(
-    feature = "cloudwatch",
-    feature = "console",
-    feature = "elasticsearch",
-    feature = "file",
-    feature = "firehose",
-    feature = "kinesis",
-    feature = "sqs",
-    feature = "_fuzzing",
-    feature = "_http",
-    feature = "_objects"
-))]
 pub mod encode;
 #[cfg(feature = "file")]
 pub mod file;
 #[cfg(feature = "firehose")]
 pub mod firehose;
-#[cfg(any(
-    feature = "elasticsearch",
-    feature = "file",
-    feature = "http",
-    feature = "opensearch",
-    feature = "_fuzzing",
-    feature = "_objects"
-))]
+#[allow(dead_code, reason = "not every exporter has long names")]
 mod fnv;
 #[cfg(feature = "_fuzzing")]
 #[doc(hidden)]

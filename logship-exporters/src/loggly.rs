@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use logship_core::{
-    Advice, BuildContext, Certainty, Chunk, Compression, Encoding, Error, ErrorKind, Exporter, Limits, Outcome,
-    Registry, SecretRef, async_trait, read_fields,
+    Advice, BuildContext, Certainty, Chunk, Compression, Encoding, Error, Exporter, Limits, Outcome, Registry,
+    SecretRef, async_trait, read_fields,
 };
 use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
 use reqwest::{Method, Request, Url};
@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use crate::delivery::{Answer, Delivery, host_of, parse_url};
 pub use crate::delivery::{Connection, TlsVersion};
-use crate::encode::Events;
+use crate::encode::events::Events;
 use crate::rotated::Rotated;
 
 const OPERATION: &str = "loggly bulk";
@@ -188,9 +188,7 @@ impl Exporter for Loggly {
     }
 
     async fn export(&self, chunk: &Chunk) -> Result<Outcome, Error> {
-        let Some(body) = chunk.body() else {
-            return Err(Error::new(ErrorKind::Unexpected, OPERATION, "the chunk was not encoded"));
-        };
+        let body = chunk.require_body(OPERATION)?;
         let mut request = self.request(Method::POST);
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(packing) = body.compression.content_encoding() {

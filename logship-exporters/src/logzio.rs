@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use crate::delivery::{Answer, Delivery, host_of, parse_url};
 pub use crate::delivery::{Connection, TlsVersion};
-use crate::encode::Events;
+use crate::encode::events::Events;
 use crate::rotated::Rotated;
 
 const OPERATION: &str = "logzio upload";
@@ -257,9 +257,7 @@ impl Exporter for Logzio {
     }
 
     async fn export(&self, chunk: &Chunk) -> Result<Outcome, Error> {
-        let Some(body) = chunk.body() else {
-            return Err(Error::new(ErrorKind::Unexpected, OPERATION, "the chunk was not encoded"));
-        };
+        let body = chunk.require_body(OPERATION)?;
         let answer = self.post(Some(body)).await?;
         match answer.status {
             200..300 if answer.body.trim_ascii().is_empty() && !answer.is_cut => Ok(Outcome::all_accepted(chunk.len())),

@@ -364,10 +364,8 @@ impl Exporter for Loki {
     }
 
     async fn export(&self, chunk: &Chunk) -> Result<Outcome, Error> {
-        let Some(body) = chunk.body() else {
-            return Err(Error::new(ErrorKind::Unexpected, OPERATION, "the chunk was not encoded"));
-        };
-        let (bytes, times) = (body.bytes(), chunk.timestamps().map(|time| time.as_nanos()));
+        let bytes = chunk.require_body(OPERATION)?.bytes();
+        let times = chunk.timestamps().map(|time| time.as_nanos());
         let packed = self.packed(&encoding::grouped(&bytes, times))?;
         chunk.sends(packed.len());
         let answer = self.post(packed).await?;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use logship_core::{
-    Advice, BuildContext, Chunk, Compression, Encoding, Error, ErrorKind, Exporter, Limits, Outcome, Registry,
-    SecretRef, async_trait, read_fields,
+    Advice, BuildContext, Chunk, Compression, Encoding, Error, Exporter, Limits, Outcome, Registry, SecretRef,
+    async_trait, read_fields,
 };
 use reqwest::Url;
 use serde::Deserialize;
@@ -214,16 +214,8 @@ impl Exporter for NewRelic {
     }
 
     async fn export(&self, chunk: &Chunk) -> Result<Outcome, Error> {
-        let Some(body) = chunk.body() else {
-            return Err(Error::new(ErrorKind::Unexpected, OPERATION, "the chunk was not encoded"));
-        };
-        let key = self.key.value();
-        let mut request = post(&self.url, "application/json", body);
-        request.headers_mut().insert(&self.key.header, key.clone());
-        let answer = self.delivery.send(request).await?;
-        if matches!(answer.status, 401 | 403) {
-            self.key.refuse(key);
-        }
+        let body = chunk.require_body(OPERATION)?;
+        let answer = self.key.send(&self.delivery, post(&self.url, "application/json", body)).await?;
         match answer.status {
             200..300 => Ok(Outcome::all_accepted(chunk.len())),
             _ => Err(self.refused(&answer)),
@@ -237,9 +229,7 @@ impl Exporter for NewRelic {
     /// Sends a list of no logs, which shows whether the key is taken. That New Relic may not like such a list is no
     /// fault.
     async fn check(&self) -> Result<(), Error> {
-        let mut request = post(&self.url, "application/json", &plain("[]"));
-        request.headers_mut().insert(&self.key.header, self.key.value());
-        let answer = self.delivery.send(request).await?;
+        let answer = self.key.send(&self.delivery, post(&self.url, "application/json", &plain("[]"))).await?;
         match answer.status {
             200..300 | 400 | 413 => Ok(()),
             _ => Err(self.refused(&answer)),
@@ -259,6 +249,7 @@ impl fmt::Debug for NewRelic {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use logship_core::ErrorKind;
     use serde_json::json;
 
     fn exporter(fields: serde_json::Value) -> Result<NewRelic, Error> {

@@ -32,8 +32,7 @@ use logship_connect::objects::object_store::{
 };
 use logship_connect::objects::{failure, parse_path};
 use logship_core::{
-    Artifacts, Capabilities, Chunk, Compression, Encoding, Error, ErrorKind, Exporter, Idempotency, Limits, Outcome,
-    async_trait,
+    Artifacts, Capabilities, Chunk, Compression, Encoding, Error, Exporter, Idempotency, Limits, Outcome, async_trait,
 };
 
 use crate::chunk_name::chunk_name;
@@ -284,9 +283,7 @@ impl Exporter for ObjectExporter {
 
     async fn export(&self, chunk: &Chunk) -> Result<Outcome, Error> {
         const OPERATION: &str = "write an object";
-        let Some(body) = chunk.body() else {
-            return Err(Error::new(ErrorKind::Unexpected, OPERATION, "the chunk has no body"));
-        };
+        let body = chunk.require_body(OPERATION)?;
         let key = self.key(chunk)?;
         let store = self.bucket.store().await?;
         let put = match body.len() > WHOLE_BYTES_MAX {

@@ -304,9 +304,7 @@ impl Exporter for OpenSearch {
     }
 
     async fn export(&self, chunk: &Chunk) -> Result<Outcome, Error> {
-        let Some(body) = chunk.body() else {
-            return Err(Error::new(ErrorKind::Unexpected, OPERATION, "the chunk was not encoded"));
-        };
+        let body = chunk.require_body(OPERATION)?;
         let mut request = Request::new(Method::POST, self.address().clone());
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
         if let Some(packing) = body.compression.content_encoding() {

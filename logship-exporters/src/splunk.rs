@@ -21,7 +21,7 @@ use self::answer::Verdict;
 use crate::credential::Credential;
 use crate::delivery::{Answer, Delivery, endpoint, host_of, plain, post, secret_value};
 pub use crate::delivery::{Connection, TlsVersion};
-use crate::encode::Records;
+use crate::encode::records::Records;
 use crate::encode::splunk::SplunkEncoding;
 
 const OPERATION: &str = "splunk export";
@@ -168,7 +168,7 @@ impl SplunkConfig {
 
     fn encoding(&self) -> Arc<dyn Encoding> {
         match self.endpoint {
-            SplunkEndpoint::Raw => Arc::new(Records::new(false, self.compression)),
+            SplunkEndpoint::Raw => Arc::new(Records::new(self.compression)),
             SplunkEndpoint::Event => {
                 let encoding = SplunkEncoding {
                     key: String::new(),
@@ -275,7 +275,6 @@ impl Splunk {
 
     fn request(&self, url: &Url, body: &Body) -> Request {
         let mut request = post(url, "application/json", body);
-        request.headers_mut().insert(&self.token.header, self.token.value());
         request.headers_mut().insert(CHANNEL, self.channel.clone());
         request
     }
@@ -294,7 +293,7 @@ impl Splunk {
             let Some(question) = request.try_clone() else {
                 return Err(Error::new(ErrorKind::Unexpected, "splunk acknowledgement", "the question cannot be made"));
             };
-            let answer = self.delivery.send(question).await.map_err(answer::received)?;
+            let answer = self.token.send(&self.delivery, question).await.map_err(answer::received)?;
             if answer::is_indexed(&self.delivery, &answer, ack)? {
                 return Ok(());
             }
@@ -318,15 +317,8 @@ impl Exporter for Splunk {
     }
 
     async fn export(&self, chunk: &Chunk) -> Result<Outcome, Error> {
-        let Some(body) = chunk.body() else {
-            return Err(Error::new(ErrorKind::Unexpected, OPERATION, "the chunk was not encoded"));
-        };
-        let request = self.request(&self.url, body);
-        let token = request.headers().get(&self.token.header).cloned();
-        let answer = self.delivery.send(request).await?;
-        if let (401 | 403, Some(token)) = (answer.status, token) {
-            self.token.refuse(token);
-        }
+        let body = chunk.require_body(OPERATION)?;
+        let answer = self.token.send(&self.delivery, self.request(&self.url, body)).await?;
         match answer::verdict(&self.delivery, &answer, chunk.len())? {
             Verdict::Refused(outcome) => Ok(outcome),
             Verdict::Received(Some(ack)) if self.config.acknowledge => {
@@ -349,9 +341,8 @@ impl Exporter for Splunk {
     /// Asks for the collector's health, with the token.
     /// <https://docs.splunk.com/Documentation/Splunk/latest/RESTREF/RESTinput#services.2Fcollector.2Fhealth>
     async fn check(&self) -> Result<(), Error> {
-        let mut request = Request::new(Method::GET, below(&self.base, "health"));
-        request.headers_mut().insert(&self.token.header, self.token.value());
-        let answer = self.delivery.send(request).await?;
+        let request = Request::new(Method::GET, below(&self.base, "health"));
+        let answer = self.token.send(&self.delivery, request).await?;
         match answer.status {
             200..300 => Ok(()),
             _ => Err(answer::refused(&self.delivery, &answer)),

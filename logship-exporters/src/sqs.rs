@@ -16,7 +16,7 @@ use logship_core::{
 use serde::Deserialize;
 use tokio::sync::OnceCell;
 
-use crate::encode::Records;
+use crate::encode::records::Records;
 
 /// Messages of a batch.
 /// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessageBatch.html>, as what follows.
@@ -121,7 +121,7 @@ impl Sqs {
             return Err(Error::config("message_bytes_max", message));
         }
         let aws = Aws::new(&config.aws, &config.connection, context)?;
-        let encoding = Arc::new(Records::new(false, Compression::None));
+        let encoding = Arc::new(Records::new(Compression::None));
         Ok(Sqs { config, aws, client: OnceCell::new(), encoding })
     }
 

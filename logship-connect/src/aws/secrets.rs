@@ -48,9 +48,13 @@ const OPERATION: &str = "fetch secret";
 /// ```
 ///
 /// # Errors
-/// [`ErrorKind::NotFound`] if there is no such secret, [`ErrorKind::Auth`] if the credentials may not read it,
+/// [`ErrorKind::NotFound`] if there is no such secret, [`ErrorKind::Auth`] if the credentials may not read it, or are
+/// refused once more after they were read anew, [`ErrorKind::Timeout`] for a call without an answer in 60 s,
 /// [`ErrorKind::Throttled`] and others that may pass, [`ErrorKind::Config`] for a name, a field or a value that cannot
 /// be one. They hold the secret's name, and never what it is.
+///
+/// # Cancellation
+/// What was had before a fetch or a renewal is dropped stays.
 pub struct AwsSecrets {
     aws: Aws,
     others: BuildContext,

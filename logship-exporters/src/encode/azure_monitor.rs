@@ -1,7 +1,8 @@
 //! Records as rows of a stream of Azure Monitor.
 
-use logship_core::{Compression, Encoding, LogRecord, Timestamp, Unencodable};
+use logship_core::{LogRecord, Timestamp, Unencodable};
 
+use super::array::Element;
 use super::json;
 use super::object::{self, Object};
 
@@ -13,25 +14,12 @@ pub(crate) const COLUMN_BYTES_MAX: usize = 64_000;
 /// <https://learn.microsoft.com/kusto/query/scalar-data-types/datetime>
 const BEHIND_TICKS: usize = "89Z".len();
 
-/// Writes rows in one array.
-#[derive(Clone, Debug)]
-pub(crate) struct RowEncoding {
-    key: String,
-    compression: Compression,
-}
+/// A row, with columns of Azure's names.
+#[derive(Debug)]
+pub(crate) struct Row;
 
-impl RowEncoding {
-    pub(crate) fn new(compression: Compression) -> Self {
-        RowEncoding { key: format!("azure_monitor {compression:?}"), compression }
-    }
-}
-
-impl Encoding for RowEncoding {
-    fn key(&self) -> &str {
-        &self.key
-    }
-
-    fn record(&self, record: &LogRecord, out: &mut Vec<u8>) -> Result<(), Unencodable> {
+impl Element for Row {
+    fn write(&self, record: &LogRecord, out: &mut Vec<u8>) -> Result<(), Unencodable> {
         let mut row = Object::open(out);
         time(row.name("TimeGenerated"), record.timestamp);
         time(row.name("Timestamp"), record.timestamp);
@@ -54,22 +42,6 @@ impl Encoding for RowEncoding {
         bounded(row.name("Resource"), |out| object::members(out, &record.resource.attributes))?;
         row.close();
         Ok(())
-    }
-
-    fn begin(&self) -> &[u8] {
-        b"["
-    }
-
-    fn separator(&self) -> &[u8] {
-        b","
-    }
-
-    fn end(&self) -> &[u8] {
-        b"]"
-    }
-
-    fn compression(&self) -> Compression {
-        self.compression
     }
 }
 
@@ -101,7 +73,7 @@ mod tests {
 
     fn row(record: &LogRecord) -> serde_json::Value {
         let mut out = Vec::new();
-        RowEncoding::new(Compression::None).record(record, &mut out).unwrap();
+        Row.write(record, &mut out).unwrap();
         serde_json::from_slice(&out).unwrap()
     }
 
@@ -128,8 +100,7 @@ mod tests {
 
     #[test]
     fn a_column_that_would_be_cut_off_has_no_form() {
-        let is_written =
-            |record: &LogRecord| RowEncoding::new(Compression::None).record(record, &mut Vec::new()).is_ok();
+        let is_written = |record: &LogRecord| Row.write(record, &mut Vec::new()).is_ok();
         for (past, expected) in [(0, true), (1, false)] {
             let mut record = record();
             record.body = "x".repeat(COLUMN_BYTES_MAX - 2 + past).into();

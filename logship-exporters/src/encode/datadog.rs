@@ -2,21 +2,20 @@
 
 use std::cell::RefCell;
 
-use logship_core::{Compression, Encoding, LogRecord, Severity, Text, Unencodable};
+use logship_core::{Compression, LogRecord, Severity, Text, Unencodable};
 
+use super::array::{Array, Element};
 use super::json;
 use super::object::{self, Object, Places, text_at};
 use super::shape::{Named, Roles, Shapes, attribute, with_roles};
 
 /// What does not change from record to record.
-#[derive(Clone, Debug)]
-pub(crate) struct DatadogEncoding {
-    key: String,
+#[derive(Debug)]
+pub(crate) struct DatadogLog {
     /// What every log begins with.
     begin: Vec<u8>,
     service: Option<String>,
     hostname: Option<String>,
-    compression: Compression,
 }
 
 /// Names that Datadog reads something out of, or that we write ourselves: an attribute of such a name goes into the
@@ -60,50 +59,36 @@ const ERROR: &[(&str, &[&str])] = &[
     ("stack", &["error.stack_trace", "exception.stacktrace"]),
 ];
 
-impl DatadogEncoding {
-    pub(crate) fn new(
+impl DatadogLog {
+    /// Logs in one array.
+    pub(crate) fn array(
         source: &str,
         tags: &[String],
         service: Option<&str>,
         hostname: Option<&str>,
         compression: Compression,
-    ) -> Self {
-        let (tags, service, hostname) = (tags.join(","), service.map(str::to_owned), hostname.map(str::to_owned));
-        let key = format!("datadog {source:?} {tags:?} {service:?} {hostname:?} {compression:?}");
+    ) -> Array<Self> {
+        let tags = tags.join(",");
+        let name = format!("datadog {source:?} {tags:?} {service:?} {hostname:?}");
+        let log = DatadogLog::new(source, &tags, service, hostname);
+        Array::new(&name, log, compression)
+    }
+
+    fn new(source: &str, tags: &str, service: Option<&str>, hostname: Option<&str>) -> Self {
         let mut begin = Vec::new();
         let mut log = Object::open(&mut begin);
         log.str("ddsource", source);
         if !tags.is_empty() {
-            log.str("ddtags", &tags);
+            log.str("ddtags", tags);
         }
-        DatadogEncoding { key, begin, service, hostname, compression }
+        DatadogLog { begin, service: service.map(str::to_owned), hostname: hostname.map(str::to_owned) }
     }
 }
 
-impl Encoding for DatadogEncoding {
-    fn key(&self) -> &str {
-        &self.key
-    }
-
-    fn record(&self, record: &LogRecord, out: &mut Vec<u8>) -> Result<(), Unencodable> {
+impl Element for DatadogLog {
+    fn write(&self, record: &LogRecord, out: &mut Vec<u8>) -> Result<(), Unencodable> {
         thread_local!(static KNOWN: RefCell<Shapes<Named<Attributes>>> = const { RefCell::new(Shapes::new()) });
-        with_roles(&KNOWN, record, |attributes| self.write(record, attributes, out))
-    }
-
-    fn begin(&self) -> &[u8] {
-        b"["
-    }
-
-    fn separator(&self) -> &[u8] {
-        b","
-    }
-
-    fn end(&self) -> &[u8] {
-        b"]"
-    }
-
-    fn compression(&self) -> Compression {
-        self.compression
+        with_roles(&KNOWN, record, |attributes| self.write_with(record, attributes, out))
     }
 }
 
@@ -129,8 +114,8 @@ impl Roles for Attributes {
     }
 }
 
-impl DatadogEncoding {
-    fn write(&self, record: &LogRecord, attributes: &Attributes, out: &mut Vec<u8>) -> Result<(), Unencodable> {
+impl DatadogLog {
+    fn write_with(&self, record: &LogRecord, attributes: &Attributes, out: &mut Vec<u8>) -> Result<(), Unencodable> {
         let mut log = Object::begun(out, &self.begin);
         let places = &attributes.places;
         if let Some(host) = text_at(record, places.host).map(Text::as_str).or(self.hostname.as_deref()) {
@@ -209,14 +194,13 @@ mod tests {
 
     use super::super::shape;
 
-    fn encoding() -> DatadogEncoding {
-        let tags = ["env:prod".to_owned(), "team:shop".to_owned()];
-        DatadogEncoding::new("logship", &tags, Some("checkout"), None, Compression::None)
+    fn datadog() -> DatadogLog {
+        DatadogLog::new("logship", "env:prod,team:shop", Some("checkout"), None)
     }
 
     fn log(record: &LogRecord) -> serde_json::Value {
         let mut out = Vec::new();
-        encoding().record(record, &mut out).unwrap();
+        datadog().write(record, &mut out).unwrap();
         serde_json::from_slice(&out).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&out)))
     }
 
@@ -286,7 +270,7 @@ mod tests {
             for roles in shape::tests::both_roles::<Attributes>(&one, &other).as_slice() {
                 let [by_name, by_value] = roles.each_ref().map(|roles| {
                     let mut out = Vec::new();
-                    encoding().write(&other, roles, &mut out).map(|()| out)
+                    datadog().write_with(&other, roles, &mut out).map(|()| out)
                 });
                 prop_assert_eq!(by_name, by_value);
             }
@@ -303,7 +287,7 @@ mod tests {
             record.body = text.as_str().into();
             record.attributes = names.iter().map(|name| (Text::from(name.as_str()), number.into())).collect();
             let mut out = Vec::new();
-            encoding().record(&record, &mut out).unwrap();
+            datadog().write(&record, &mut out).unwrap();
             let pairs: Vec<(String, serde_json::Value)> = super::super::object::pairs(&out);
             let mut seen: Vec<&str> = pairs.iter().map(|(name, _)| name.as_str()).collect();
             seen.sort_unstable();

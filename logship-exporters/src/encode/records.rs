@@ -1,20 +1,19 @@
-//! A body of JSON: lines, or one array.
+//! A body of lines of JSON.
 
 use logship_core::{Compression, Encoding, LogRecord, Unencodable};
 
 use super::json;
 
-/// Records as JSON with OpenTelemetry's names, one a line, or in one array.
+/// Records as JSON with OpenTelemetry's names, one a line.
 #[derive(Debug)]
 pub(crate) struct Records {
     key: String,
-    is_array: bool,
     compression: Compression,
 }
 
 impl Records {
-    pub(crate) fn new(is_array: bool, compression: Compression) -> Self {
-        Records { key: format!("records, array {is_array}, {}", String::from(compression)), is_array, compression }
+    pub(crate) fn new(compression: Compression) -> Self {
+        Records { key: format!("records {compression:?}"), compression }
     }
 }
 
@@ -25,22 +24,8 @@ impl Encoding for Records {
 
     fn record(&self, record: &LogRecord, out: &mut Vec<u8>) -> Result<(), Unencodable> {
         json::record(out, record)?;
-        if !self.is_array {
-            out.push(b'\n');
-        }
+        out.push(b'\n');
         Ok(())
-    }
-
-    fn begin(&self) -> &'static [u8] {
-        if self.is_array { b"[" } else { b"" }
-    }
-
-    fn separator(&self) -> &'static [u8] {
-        if self.is_array { b"," } else { b"" }
-    }
-
-    fn end(&self) -> &'static [u8] {
-        if self.is_array { b"]" } else { b"" }
     }
 
     fn compression(&self) -> Compression {

@@ -7,6 +7,8 @@ use std::thread::LocalKey;
 
 use logship_core::{LogRecord, Text, Value};
 
+use super::json;
+
 /// How many plans are kept.
 const PLANS_MAX: usize = 8;
 
@@ -67,10 +69,12 @@ impl<P> Shapes<P> {
     }
 }
 
-/// What an encoding does with the attributes of a record, found out name by name.
+/// What an encoding does with the attributes of a record, found out name by name. Encodings of one kind share what they
+/// know, so it follows from names alone, whatever their configurations say.
 pub(crate) trait Roles: Default + 'static {
     /// Takes note of the next attribute: its place, those of the resource behind the record's own, and its name, which
-    /// no other one has. False where an earlier one has taken what it would be, so that values decide.
+    /// no other one has. False where values decide: an earlier one has taken what it would be, or it is that only with
+    /// some values.
     fn add(&mut self, place: usize, name: &str) -> bool;
 }
 
@@ -163,6 +167,14 @@ pub(crate) fn first_of_each<'a>(
         }
     }
     list.into_iter()
+}
+
+/// The name of a member as it is written, with the comma before and the colon behind it.
+pub(crate) fn key_of(name: &str) -> Vec<u8> {
+    let mut key = vec![b','];
+    json::string(&mut key, name);
+    key.push(b':');
+    key
 }
 
 fn are_different(names: &[Text]) -> bool {

@@ -9,7 +9,7 @@ use logship_core::{Encoding, LogRecord, Severity, Unencodable, Value};
 use super::{LokiConfig, LokiLabel, LokiLimits, LokiLine, SERVICE_NAME, line};
 use crate::encode::json::{self, string};
 use crate::encode::object::Object;
-use crate::encode::shape::{Named, Roles, Shapes, attribute, with_roles_by_name};
+use crate::encode::shape::{Named, Roles, Shapes, attribute, key_of, with_roles_by_name};
 
 const BEGIN: &[u8] = b"{\"streams\":[";
 const END: &[u8] = b"]}";
@@ -182,10 +182,13 @@ impl Fragments {
                 // An object with a name twice is refused; the first stays.
                 if *value != Value::Null && !entries.iter().any(|(known, _)| *known == name) {
                     entries.push((name, text_of(value)?));
+                    // Each is compared with all before it, which are no more than that.
+                    self.check_entries(entries.len())?;
                 }
             }
         }
-        self.check_metadata(&entries)?;
+        self.check_entries(entries.len())?;
+        self.check_bytes(entries.iter().map(|(name, value)| name.len() + value.len()).sum())?;
         let mut between = b'{';
         for (name, value) in &entries {
             out.push(between);
@@ -198,16 +201,22 @@ impl Fragments {
         Ok(())
     }
 
-    fn check_metadata(&self, entries: &[(Cow<'_, str>, Cow<'_, str>)]) -> Result<(), Unencodable> {
-        let bytes: usize = entries.iter().map(|(name, value)| name.len() + value.len()).sum();
-        for (what, is, max, setting) in [
-            ("entries", entries.len(), self.limits.metadata_entries_max, "max_structured_metadata_entries_count"),
-            ("bytes", bytes, self.limits.metadata_bytes_max, "max_structured_metadata_size"),
-        ] {
-            if is > max {
-                let reason = format!("its metadata has {is} {what}, and Loki takes {max} ({setting})");
-                return Err(Unencodable { reason });
-            }
+    fn check_entries(&self, entries: usize) -> Result<(), Unencodable> {
+        let max = self.limits.metadata_entries_max;
+        if entries > max {
+            let reason = format!(
+                "its metadata has more than {max} entries, as many as Loki takes (max_structured_metadata_entries_count)"
+            );
+            return Err(Unencodable { reason });
+        }
+        Ok(())
+    }
+
+    fn check_bytes(&self, bytes: usize) -> Result<(), Unencodable> {
+        let max = self.limits.metadata_bytes_max;
+        if bytes > max {
+            let reason = format!("its metadata has {bytes} bytes, and Loki takes {max} (max_structured_metadata_size)");
+            return Err(Unencodable { reason });
         }
         Ok(())
     }
@@ -220,9 +229,7 @@ struct Keys(Vec<(usize, Vec<u8>)>);
 impl Roles for Keys {
     fn add(&mut self, place: usize, name: &str) -> bool {
         let name = metadata_name(name);
-        let mut key = vec![b','];
-        string(&mut key, &name);
-        key.push(b':');
+        let key = key_of(&name);
         let is_own = matches!(&*name, "level" | "logger" | "trace_id" | "span_id" | "record_id");
         let is_new = !is_own && self.0.iter().all(|(_, known)| *known != key);
         self.0.push((place, key));
@@ -470,6 +477,15 @@ mod tests {
         long.attributes = vec![("flow.id".into(), "é".repeat(2_000).into())];
         let (body, ..) = body(&config(LokiLine::Json), vec![long]);
         assert_eq!(body["streams"][0]["stream"]["flow"].as_str().map(str::len), Some(2_048));
+    }
+
+    /// Goal: a record of very many attributes takes its length, not its square. Method: what would take minutes.
+    #[test]
+    fn very_many_attributes_are_refused_without_being_compared() {
+        let mut record = record(1, 1);
+        record.attributes = (0..300_000).map(|number: i64| (format!("field_{number}").into(), number.into())).collect();
+        let refused = Fragments::new(&config(LokiLine::Message)).record(&record, &mut Vec::new()).unwrap_err();
+        assert!(refused.reason.contains("entries_count"), "{}", refused.reason);
     }
 
     proptest! {

@@ -290,9 +290,7 @@ impl Exporter for Otlp {
     }
 
     async fn export(&self, chunk: &Chunk) -> Result<Outcome, Error> {
-        let Some(body) = chunk.body() else {
-            return Err(Error::new(ErrorKind::Unexpected, OPERATION, "the chunk was not encoded"));
-        };
+        let body = chunk.require_body(OPERATION)?;
         let said = self.send(Some(body)).await?;
         if said.rejected <= 0 && !said.message.is_empty() {
             // All is well, and the server has something to say.

@@ -19,8 +19,10 @@ pub(super) struct Lines {
     /// Where they begin in the file.
     from: u64,
     pub(super) bytes: Bytes,
+    /// Bytes of memory that these keep.
+    pub(super) held: usize,
     /// All of them as text, if they are.
-    text: Option<TextBlock>,
+    pub(super) text: Option<TextBlock>,
     /// The length of the one line whose beginning is all that was read.
     truncated: Option<u64>,
     pub(super) end: PageEnd,
@@ -28,10 +30,25 @@ pub(super) struct Lines {
 
 impl Lines {
     /// What was read from this place of a file: lines to the last byte.
-    pub(super) fn new(from: u64, bytes: Vec<u8>, end: PageEnd) -> Self {
-        let bytes = Bytes::from(bytes);
+    pub(super) fn new(from: u64, mut bytes: Vec<u8>, end: PageEnd) -> Self {
+        // There is room for what might have been there, and there may be many small files.
+        if bytes.capacity() / 2 > bytes.len() {
+            bytes.shrink_to_fit();
+        }
+        let (held, bytes) = (bytes.capacity(), Bytes::from(bytes));
         let text = Text::from_utf8(bytes.clone()).ok().map(TextBlock::new);
-        Lines { from, bytes, text, truncated: None, end }
+        Lines { from, bytes, held, text, truncated: None, end }
+    }
+
+    /// The lines before this place in the file, behind which there are more.
+    pub(super) fn before(mut self, behind: u64) -> Self {
+        let len = (behind - self.from) as usize;
+        if self.held / 2 > len {
+            return Lines::new(self.from, self.bytes[..len].to_vec(), PageEnd::More);
+        }
+        self.bytes.truncate(len);
+        self.end = PageEnd::More;
+        self
     }
 
     /// Reads about so many bytes, and at least a whole line if there is one.
@@ -86,7 +103,8 @@ impl Lines {
         };
         buffer.truncate(if truncated.is_some() { TRUNCATED_BYTES } else { 0 });
         let end = if truncated.is_some() { PageEnd::More } else { PageEnd::CaughtUp };
-        Ok(Lines { from, bytes: Bytes::from(buffer), text: None, truncated, end })
+        // Its end may lie in the midst of a character.
+        Ok(Lines { truncated, text: None, ..Lines::new(from, buffer, end) })
     }
 
     /// Where each line is, without its line feed, and where the next one begins in the file.

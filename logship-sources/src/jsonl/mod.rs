@@ -18,6 +18,7 @@ use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use logship_core::{
     Cursor, Error, ErrorKind, LogRecord, Page, PageEnd, PageLimits, Partition, Query, RawRecords, RecordId, Registry,
@@ -55,6 +56,8 @@ pub struct JsonlConfig {
 #[derive(Clone, Debug)]
 pub struct JsonlSource {
     config: Arc<JsonlConfig>,
+    /// How long the lines of the last page were, so that hardly more is read than a page has room for.
+    line_bytes: Arc<AtomicUsize>,
 }
 
 /// The most bytes of one line. Of a longer one the beginning is shipped, with its length in `logship.truncated`.
@@ -63,7 +66,7 @@ pub const LINE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// About so many times the bytes of its line a record has in memory.
 const RECORD_BYTES_PER_BYTE: usize = 4;
 
-/// The bytes of a first look, by the records asked for.
+/// How long lines are taken for before the first page.
 const LINE_BYTES_GUESS: usize = 512;
 
 pub(crate) fn register(registry: &mut Registry) {
@@ -89,7 +92,7 @@ impl JsonlSource {
                 return Err(Error::config("paths", message));
             }
         }
-        Ok(JsonlSource { config: Arc::new(config) })
+        Ok(JsonlSource { config: Arc::new(config), line_bytes: Arc::new(AtomicUsize::new(LINE_BYTES_GUESS)) })
     }
 
     /// The files there are now, in the order of their names.
@@ -121,6 +124,19 @@ impl JsonlSource {
     }
 
     fn page(&self, partition: &Partition, start: &Start, query: &Query, limits: PageLimits) -> Result<Page, Error> {
+        let (raw, next) = self.raw(partition, start, query, limits)?;
+        let end = raw.lines.end;
+        Ok(Page::raw(partition.clone(), raw, next.map(position), end))
+    }
+
+    /// The lines of a page, and where in the file it ends.
+    fn raw(
+        &self,
+        partition: &Partition,
+        start: &Start,
+        query: &Query,
+        limits: PageLimits,
+    ) -> Result<(RawLines, Option<u64>), Error> {
         let path = Path::new(partition.as_str());
         let from = match start {
             Start::After(cursor) => cursor.as_number().unsigned_abs(),
@@ -128,7 +144,9 @@ impl JsonlSource {
             Start::At(time) => self.first_since(path, *time)?,
         };
         let bytes_max = limits.bytes_max / RECORD_BYTES_PER_BYTE;
-        let mut lines = Lines::read(path, from, limits.records_max.saturating_mul(LINE_BYTES_GUESS).min(bytes_max))?;
+        let about = limits.records_max.saturating_mul(self.line_bytes.load(Ordering::Relaxed));
+        // An eighth more, as the next lines may be longer.
+        let mut lines = Lines::read(path, from, about.saturating_add(about / 8).min(bytes_max))?;
         let (mut ranges, mut next, mut cut) = (Vec::new(), None, None);
         for (line, behind) in lines.iter() {
             let is_full = ranges.len() >= limits.records_max || (behind - from) as usize > bytes_max;
@@ -146,13 +164,13 @@ impl JsonlSource {
             next = Some(from);
         }
         if let Some(behind) = cut {
-            lines.bytes.truncate((behind - from) as usize);
-            lines.end = PageEnd::More;
+            lines = lines.before(behind);
         }
-        let (end, now) = (lines.end, Timestamp::now());
-        let (config, query) = (Arc::clone(&self.config), query.clone());
-        let raw = RawLines { lines, ranges, config, partition: partition.clone(), query, now };
-        Ok(Page::raw(partition.clone(), raw, next.map(position), end))
+        if let Some(mean) = lines.bytes.len().checked_div(ranges.len()) {
+            self.line_bytes.store(mean, Ordering::Relaxed);
+        }
+        let (config, query, now) = (Arc::clone(&self.config), query.clone(), Timestamp::now());
+        Ok((RawLines { lines, ranges, config, partition: partition.clone(), query, now }, next))
     }
 
     /// Where the first line begins whose record is not older than this; the end of the file if there is none.
@@ -210,7 +228,7 @@ impl RawRecords for RawLines {
     }
 
     fn bytes(&self) -> usize {
-        self.lines.bytes.len() + self.ranges.capacity() * size_of::<Range<usize>>()
+        self.lines.held + self.ranges.capacity() * size_of::<Range<usize>>()
     }
 }
 

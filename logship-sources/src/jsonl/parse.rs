@@ -100,8 +100,9 @@ struct Reader<'r, 'a> {
     strings: &'r mut Strings,
 }
 
+/// What JSON calls white space. A line of a file has no line feed, but what comes as a whole may have some.
 fn is_space(byte: Option<u8>) -> bool {
-    matches!(byte, Some(b' ' | b'\t' | b'\r'))
+    matches!(byte, Some(b' ' | b'\t' | b'\r' | b'\n'))
 }
 
 impl Reader<'_, '_> {

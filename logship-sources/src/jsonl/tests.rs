@@ -128,6 +128,25 @@ fn broken_utf8_and_nul_are_kept_apart_from_their_neighbours() {
     assert_eq!(bodies, ["a\u{fffd}b", "c\0d", "é"]);
 }
 
+/// Goal: what a page says that it holds is what it holds, also where little of what was read is in it. Method: what is
+/// held is the room of the buffer, which whoever has it alone can see.
+#[test]
+fn p5_a_page_counts_all_that_it_holds_of_a_file() {
+    let line = "{\"msg\":\"short\"}\n";
+    let (_dir, source, partition) = file(line.repeat(50_000).as_bytes());
+    let near_its_end = Start::After(position(line.len() as u64 * 49_990));
+    for (start, records_max) in [(Start::Earliest, 1), (Start::Earliest, 1_000), (near_its_end, 1_000)] {
+        let limits = PageLimits { records_max, ..ALL };
+        let raw = source.raw(&partition, &start, &Query::all(), limits).unwrap().0;
+        let counted = raw.bytes();
+        let used = raw.ranges.iter().map(|line| line.len() + 1).sum::<usize>();
+        let RawLines { lines: Lines { bytes, text, .. }, .. } = raw;
+        drop(text);
+        let held = bytes.try_into_mut().unwrap().capacity();
+        assert!(counted >= held && held <= 2 * used + 64, "{counted} bytes counted, {held} held for {used}");
+    }
+}
+
 #[test]
 fn only_what_is_wanted_is_given_and_the_rest_is_passed() {
     let lines: String =

@@ -245,6 +245,16 @@ mod tests {
         assert!(decode(Payload::Cloudwatch, &packed(&message("DATA_MESSAGE", "own"))).is_empty());
     }
 
+    /// Goal: JSON is read however it is laid out: producers end payloads with a line feed, and print objects in lines.
+    #[test]
+    fn json_may_have_line_feeds_in_it_and_behind_it() {
+        for text in ["{\"msg\":\"m\",\"a\":[1,2]}\n", "{\n  \"msg\": \"m\",\n  \"a\": [\n    1,\n    2\n  ]\n}\r\n"] {
+            let records = decode(Payload::Json, &Bytes::from(text));
+            assert_eq!(records[0].body, "m".into(), "{:?}", records[0].attributes);
+            assert_eq!(records[0].attributes, [("a".into(), Value::Array(vec![1.into(), 2.into()]))]);
+        }
+    }
+
     #[test]
     fn what_cannot_be_read_is_a_record_that_says_why() {
         let whole = packed(&message("DATA_MESSAGE", "app"));

@@ -100,7 +100,10 @@ impl Rows {
 
     /// The records of these rows that are wanted.
     pub(super) fn raw(self, layout: Arc<Layout>, query: Query) -> RawRows {
-        let Rows { rows, cells, contents: Contents { text, bytes } } = self;
+        let Rows { rows, cells, contents: Contents { mut text, mut bytes } } = self;
+        // What grows by doubling has room for as much again, which a page is not allowed.
+        text.shrink_to_fit();
+        bytes.shrink_to_fit();
         let held = size_of::<Row>() * rows.capacity()
             + size_of::<Cell>() * cells.capacity()
             + text.capacity()
