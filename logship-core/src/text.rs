@@ -186,15 +186,25 @@ impl Text {
     /// Whether both are the same bytes in memory: sooner told than whether they are equal.
     #[inline]
     pub fn is_same(&self, other: &Text) -> bool {
+        self.is_interned_as(other) || self.lies_where(other)
+    }
+
+    /// Whether both are one [interned](Text::interned) string, as names mostly are.
+    #[inline(always)]
+    fn is_interned_as(&self, other: &Text) -> bool {
         match (&self.0, &other.0) {
             (Repr::Other(Other::Interned(one)), Repr::Other(Other::Interned(other))) => std::ptr::eq(*one, *other),
-            _ => self.is_at_the_place_of(other),
+            _ => false,
         }
     }
 
-    /// The same of any two, apart from the usual case, which is for where it is asked.
-    fn is_at_the_place_of(&self, other: &Text) -> bool {
+    // What is rare stays out of line, so that the rest is written where names are compared.
+    fn lies_where(&self, other: &Text) -> bool {
         std::ptr::eq(self.as_str(), other.as_str())
+    }
+
+    fn has_bytes_of(&self, other: &Text) -> bool {
+        self.as_str() == other.as_str()
     }
 
     /// A copy with a buffer of its own.
@@ -258,9 +268,9 @@ impl Default for Text {
 }
 
 impl PartialEq for Text {
-    #[inline]
+    #[inline(always)]
     fn eq(&self, other: &Self) -> bool {
-        self.is_same(other) || self.as_str() == other.as_str()
+        self.is_interned_as(other) || self.has_bytes_of(other)
     }
 }
 
