@@ -14,9 +14,14 @@ pub(crate) fn too_deep() -> Unencodable {
 
 /// Appends a quoted string, as JSON and Ion both read it.
 pub(crate) fn string(out: &mut Vec<u8>, text: &str) {
+    string_of(out, text.as_bytes());
+}
+
+/// The same of bytes that are known to be text.
+pub(crate) fn string_of(out: &mut Vec<u8>, text: &[u8]) {
     out.reserve(text.len() + 2);
     out.push(b'"');
-    escaped(out, text.as_bytes());
+    escaped(out, text);
     out.push(b'"');
 }
 
