@@ -424,6 +424,9 @@ impl fmt::Debug for CloudWatch {
 
 #[cfg(test)]
 mod tests {
+    use logship_core::{Cursor, LogRecord, Page, PageEnd, RecordId, Timestamp};
+    use serde_json::json;
+
     use super::*;
 
     fn fates(order: &[usize], info: RejectedLogEventsInfo) -> Vec<String> {
@@ -432,6 +435,25 @@ mod tests {
         outcome.rejected().for_each(|(index, rejection)| fates[index].clone_from(&rejection.code));
         assert_eq!(outcome.undelivered().count(), 0);
         fates
+    }
+
+    #[test]
+    fn a_request_holds_all_messages_as_they_are_in_the_order_of_their_times() {
+        let messages = ["say \"hi\"\n\t\\", "\u{8}\u{c}\u{1}\u{7f}é", "last"];
+        let record = |(number, message): (i64, &&str)| {
+            let id = RecordId::new(Partition::new("p"), Cursor::number(number));
+            let mut record = LogRecord::new(id, Timestamp::from_millis(100 - number));
+            record.body = (*message).into();
+            record
+        };
+        let page = Page::new(Partition::new("p"), (0..).zip(&messages).map(record).collect(), PageEnd::More);
+        let chunk = Chunk::of_page(page, Some(&Frames::new(Message::Text))).unwrap();
+        let (order, body) = request("a \"group\"", "stream", &chunk).unwrap();
+        assert_eq!(order, [2, 1, 0]);
+        let event = |place: usize| json!({"timestamp": 100 - place, "message": messages[place]});
+        let events: Vec<_> = order.iter().map(|place| event(*place)).collect();
+        let expected = json!({"logGroupName": "a \"group\"", "logStreamName": "stream", "logEvents": events});
+        assert_eq!(serde_json::from_slice::<serde_json::Value>(&body).unwrap(), expected);
     }
 
     #[test]
