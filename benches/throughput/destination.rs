@@ -23,6 +23,8 @@ pub(crate) struct Destination {
     config: &'static str,
     /// Whether it can be told how to pack.
     packs: bool,
+    /// Whether requests are signed, as by AWS, whose signature takes a hash of the body.
+    pub(crate) signs: bool,
     /// Records in a request: fewer than [`CHUNK`] where the destination's own limits say so.
     pub(crate) chunk: usize,
     /// Where requests go, or what that begins with.
@@ -69,6 +71,7 @@ const LINES: Destination = Destination {
     kind: "http",
     config: r#"{"url": "URL/in", "format": "ndjson"}"#,
     packs: true,
+    signs: false,
     chunk: CHUNK,
     path: "/in",
     answer: OK,
@@ -218,6 +221,7 @@ pub(crate) const DESTINATIONS: &[Destination] = &[
         kind: "s3",
         config: r#"{"bucket": "bucket", "aws": {"region": "eu-west-1", "endpoint": "URL", "credentials":
             {"static": {"access_key_id": "id", "secret_access_key": "key"}}}}"#,
+        signs: true,
         path: "/bucket/",
         answer: Answer::Same("200 OK", "etag: \"1\"\r\n", ""),
         write: format::file,
@@ -247,6 +251,7 @@ pub(crate) const DESTINATIONS: &[Destination] = &[
         config: r#"{"queue_url": "http://queue/q", "aws": {"region": "eu-west-1", "endpoint": "URL/sqs", "credentials":
             {"static": {"access_key_id": "id", "secret_access_key": "key"}}}}"#,
         packs: false,
+        signs: true,
         chunk: 10,
         path: "/sqs",
         answer: Answer::Same("200 OK", "content-type: application/x-amz-json-1.0\r\n", SENT),
@@ -261,6 +266,7 @@ pub(crate) const DESTINATIONS: &[Destination] = &[
         config: r#"{"log_group_name": "group", "aws": {"region": "eu-west-1", "endpoint": "URL", "credentials":
             {"static": {"access_key_id": "id", "secret_access_key": "key"}}}}"#,
         packs: false,
+        signs: true,
         chunk: 1_000,
         path: "/",
         answer: Answer::Same("200 OK", "content-type: application/x-amz-json-1.1\r\n", "{}"),

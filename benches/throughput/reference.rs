@@ -7,6 +7,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 
+use ring::digest::{SHA256, digest};
+
 use crate::corpus::Corpus;
 use crate::destination::Destination;
 use crate::row::Row;
@@ -106,8 +108,16 @@ impl Bodies {
             Packing::Gzip1 | Packing::Gzip6 => "content-encoding: gzip\r\n",
             Packing::Zstd1 => "content-encoding: zstd\r\n",
         };
+        let mut hash = String::new();
+        if self.destination.signs {
+            // The rest of a signature is of the head, and costs little beside it.
+            hash.push_str("x-amz-content-sha256: ");
+            digest(&SHA256, body).as_ref().iter().for_each(|byte| hash.push_str(&format!("{byte:02x}")));
+            hash.push_str("\r\n");
+        }
         let (path, length) = (self.destination.path, body.len());
-        let head = format!("POST {path} HTTP/1.1\r\nhost: receiver\r\n{encoding}content-length: {length}\r\n\r\n");
+        let head =
+            format!("POST {path} HTTP/1.1\r\nhost: receiver\r\n{encoding}{hash}content-length: {length}\r\n\r\n");
         for lane in &mut self.lanes {
             lane.send(head.as_bytes(), body, &mut self.answer)?;
         }

@@ -32,32 +32,33 @@ fn escapes_of_block(block: [u8; 16]) -> u32 {
 
 /// The same in fewer than sixteen bytes.
 fn find_escape_in_few(bytes: &[u8]) -> Option<usize> {
-    let (found, passed) = match (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
-        // Two words that overlap. Of the second, the bytes that the first one has are passed over.
-        (Some(first), Some(last)) => match escapes_of_word(*first) {
-            0 => (escapes_of_word(*last), bytes.len() - 8),
-            found => (found, 0),
-        },
-        // The bytes there are, with spaces behind them.
-        _ => {
-            let mut word = [b' '; 8];
-            word.iter_mut().zip(bytes).for_each(|(place, byte)| *place = *byte);
-            (escapes_of_word(word), 0)
-        }
-    };
-    (found != 0).then(|| passed + found.trailing_zeros() as usize / 8)
+    let len = bytes.len();
+    if let (Some(first), Some(last)) = (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
+        // Two words that overlap.
+        return first_escape(*first).or_else(|| Some(first_escape(*last)? + len - 8));
+    }
+    if let (Some(&[a, b, c, d]), Some(&[w, x, y, z])) = (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
+        // Two halves of a word, which overlap.
+        let found = first_escape([a, b, c, d, w, x, y, z])?;
+        return Some(if found < 4 { found } else { found + len - 8 });
+    }
+    // The bytes there are, with spaces behind them.
+    let mut word = [b' '; 8];
+    word.iter_mut().zip(bytes).for_each(|(place, byte)| *place = *byte);
+    first_escape(word)
 }
 
-/// The high bit of each byte that is to be escaped, and perhaps of some behind the first of them.
+/// Where the first byte is that is to be escaped.
 #[inline]
-fn escapes_of_word(word: [u8; 8]) -> u64 {
+fn first_escape(word: [u8; 8]) -> Option<usize> {
     const ONES: u64 = u64::MAX / 255;
     const HIGHS: u64 = ONES * 0x80;
     let word = u64::from_le_bytes(word);
-    // The high bit of each byte that is zero, and of no byte before the first.
+    // The high bit of each byte that is zero, perhaps of some behind the first of them, and of none before it.
     let zeros = |word: u64| word.wrapping_sub(ONES) & !word;
     let controls = word.wrapping_sub(ONES * 0x20) & !word;
-    (controls | zeros(word ^ (ONES * u64::from(b'"'))) | zeros(word ^ (ONES * u64::from(b'\\')))) & HIGHS
+    let found = (controls | zeros(word ^ (ONES * u64::from(b'"'))) | zeros(word ^ (ONES * u64::from(b'\\')))) & HIGHS;
+    (found != 0).then(|| found.trailing_zeros() as usize / 8)
 }
 
 #[cfg(test)]

@@ -40,7 +40,7 @@ enum Other {
         is_json: bool,
     },
     Static(&'static str),
-    /// The string as JSON writes it, with its quotes.
+    /// The string as JSON writes it before a further member of an object: a comma, the string in quotes, a colon.
     Interned(&'static str),
 }
 
@@ -151,19 +151,29 @@ impl Text {
                 block.0.get(*from as usize..*to as usize).unwrap_or_default()
             }
             Repr::Other(Other::Static(text)) => text,
-            Repr::Other(Other::Interned(json)) => json.get(1..json.len() - 1).unwrap_or_default(),
+            Repr::Other(Other::Interned(name)) => name.get(2..name.len() - 2).unwrap_or_default(),
         }
     }
 
     /// The string as JSON writes it, with its quotes, where that lies at hand: it was cut out of JSON, or is
     /// [interned](Text::interned).
     #[inline]
-    pub fn as_json(&self) -> Option<&str> {
+    pub fn as_json(&self) -> Option<&[u8]> {
         match &self.0 {
             Repr::Other(Other::Part { block, from, to, is_json: true }) => {
-                block.0.get((*from as usize).checked_sub(1)?..(*to as usize).checked_add(1)?)
+                block.0.as_bytes().get((*from as usize).checked_sub(1)?..(*to as usize).checked_add(1)?)
             }
-            Repr::Other(Other::Interned(json)) => Some(json),
+            Repr::Other(Other::Interned(name)) => name.as_bytes().get(1..name.len() - 1),
+            _ => None,
+        }
+    }
+
+    /// The string as JSON writes it where it is the name of a further member of an object, with the comma before and the
+    /// colon behind it, where that lies at hand: it is [interned](Text::interned).
+    #[inline]
+    pub fn as_json_name(&self) -> Option<&[u8]> {
+        match &self.0 {
+            Repr::Other(Other::Interned(name)) => Some(name.as_bytes()),
             _ => None,
         }
     }
@@ -176,10 +186,25 @@ impl Text {
     /// Whether both are the same bytes in memory: sooner told than whether they are equal.
     #[inline]
     pub fn is_same(&self, other: &Text) -> bool {
+        self.is_interned_as(other) || self.lies_where(other)
+    }
+
+    /// Whether both are one [interned](Text::interned) string, as names mostly are.
+    #[inline(always)]
+    fn is_interned_as(&self, other: &Text) -> bool {
         match (&self.0, &other.0) {
             (Repr::Other(Other::Interned(one)), Repr::Other(Other::Interned(other))) => std::ptr::eq(*one, *other),
-            _ => std::ptr::eq(self.as_str(), other.as_str()),
+            _ => false,
         }
+    }
+
+    // What is rare stays out of line, so that the rest is written where names are compared.
+    fn lies_where(&self, other: &Text) -> bool {
+        std::ptr::eq(self.as_str(), other.as_str())
+    }
+
+    fn has_bytes_of(&self, other: &Text) -> bool {
+        self.as_str() == other.as_str()
     }
 
     /// A copy with a buffer of its own.
@@ -198,8 +223,8 @@ impl Other {
             let kept: &'static str = Box::leak(text.into());
             return (kept, Other::Static(kept));
         }
-        let json: &'static str = Box::leak(format!("\"{text}\"").into());
-        (&json[1..json.len() - 1], Other::Interned(json))
+        let name: &'static str = Box::leak(format!(",\"{text}\":").into());
+        (&name[2..name.len() - 2], Other::Interned(name))
     }
 }
 
@@ -243,9 +268,9 @@ impl Default for Text {
 }
 
 impl PartialEq for Text {
-    #[inline]
+    #[inline(always)]
     fn eq(&self, other: &Self) -> bool {
-        self.is_same(other) || self.as_str() == other.as_str()
+        self.is_interned_as(other) || self.has_bytes_of(other)
     }
 }
 
@@ -414,7 +439,7 @@ mod tests {
         let block = TextBlock::new(Text::from("{\"a\":\"é1\"} {\"a\":\"2\"}"));
         let mut text = Text::from("before");
         text.cut_json(&block, 6..9);
-        assert_eq!((text.as_str(), text.as_json()), ("é1", Some("\"é1\"")));
+        assert_eq!((text.as_str(), text.as_json()), ("é1", Some("\"é1\"".as_bytes())));
         let kept = text.clone();
         text.cut(&block, 18..19);
         assert_eq!((text.as_str(), text.as_json()), ("2", None));
@@ -429,7 +454,8 @@ mod tests {
     #[test]
     fn what_is_interned_is_at_hand_as_json() {
         let name = Text::interned("flowId");
-        assert_eq!((name.as_str(), name.as_json()), ("flowId", Some("\"flowId\"")));
+        assert_eq!((name.as_str(), name.as_json()), ("flowId", Some(&b"\"flowId\""[..])));
+        assert_eq!((name.as_json_name(), Text::from("flowId").as_json_name()), (Some(&b",\"flowId\":"[..]), None));
         assert!(name.is_same(&Text::interned("flowId")));
         let odd = Text::interned("a\"b");
         assert_eq!((odd.as_str(), odd.as_json()), ("a\"b", None));

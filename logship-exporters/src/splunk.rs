@@ -170,14 +170,8 @@ impl SplunkConfig {
         match self.endpoint {
             SplunkEndpoint::Raw => Arc::new(Records::new(self.compression)),
             SplunkEndpoint::Event => {
-                let encoding = SplunkEncoding {
-                    key: String::new(),
-                    metadata: self.metadata(),
-                    hostname: self.hostname.clone(),
-                    fields: self.fields.clone().into_iter().collect(),
-                    compression: self.compression,
-                };
-                Arc::new(encoding.named())
+                let (hostname, fields) = (self.hostname.clone(), &self.fields);
+                Arc::new(SplunkEncoding::new(&self.metadata(), fields, hostname, self.compression))
             }
         }
     }

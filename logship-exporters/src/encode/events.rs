@@ -93,12 +93,9 @@ fn message(out: &mut Vec<u8>, body: &Value) -> Result<(), Unencodable> {
 fn members(out: &mut Vec<u8>, name: &str, entries: &[(Text, Value)]) -> Result<(), Unencodable> {
     let begin = out.len();
     out.extend_from_slice(name.as_bytes());
-    let mut between = b'{';
+    let object = out.len();
     let mut member = |(name, value): &(Text, Value)| {
-        out.push(between);
-        between = b',';
-        json::text(out, name);
-        out.push(b':');
+        json::further_name(out, name);
         match value {
             Value::String(text) => json::text(out, text),
             value => json::value(out, value, 0)?,
@@ -110,9 +107,9 @@ fn members(out: &mut Vec<u8>, name: &str, entries: &[(Text, Value)]) -> Result<(
     } else {
         first_of_each(entries.iter()).try_for_each(|(_, entry)| member(entry))?;
     }
-    match between {
-        b'{' => out.truncate(begin),
-        _ => out.push(b'}'),
+    match out.len() > object {
+        true => json::close_object(out, object),
+        false => out.truncate(begin),
     }
     Ok(())
 }

@@ -14,9 +14,14 @@ pub(crate) fn too_deep() -> Unencodable {
 
 /// Appends a quoted string, as JSON and Ion both read it.
 pub(crate) fn string(out: &mut Vec<u8>, text: &str) {
+    string_of(out, text.as_bytes());
+}
+
+/// The same of bytes that are known to be text.
+pub(crate) fn string_of(out: &mut Vec<u8>, text: &[u8]) {
     out.reserve(text.len() + 2);
     out.push(b'"');
-    escaped(out, text.as_bytes());
+    escaped(out, text);
     out.push(b'"');
 }
 
@@ -24,8 +29,21 @@ pub(crate) fn string(out: &mut Vec<u8>, text: &str) {
 #[inline]
 pub(crate) fn text(out: &mut Vec<u8>, text: &Text) {
     match text.as_json() {
-        Some(json) => append(out, json.as_bytes()),
+        Some(json) => append(out, json),
         None => string(out, text),
+    }
+}
+
+/// Appends the name of a further member of an object, with the comma before and the colon behind it.
+#[inline]
+pub(crate) fn further_name(out: &mut Vec<u8>, name: &Text) {
+    match name.as_json_name() {
+        Some(json) => append(out, json),
+        None => {
+            out.push(b',');
+            string(out, name);
+            out.push(b':');
+        }
     }
 }
 
@@ -161,23 +179,39 @@ fn write_entries<const IN_STRING: bool>(
     entries: &[(Text, Value)],
     depth: usize,
 ) -> Result<(), Unencodable> {
-    out.push(b'{');
-    let mut first = true;
+    let begin = out.len();
     for (name, inner) in entries.iter().filter(|(_, inner)| !matches!(inner, Value::Null)) {
-        if !std::mem::take(&mut first) {
+        if IN_STRING {
             out.push(b',');
+            write_text::<IN_STRING>(out, name);
+            out.push(b':');
+        } else {
+            further_name(out, name);
         }
-        write_text::<IN_STRING>(out, name);
-        out.push(b':');
-        write::<IN_STRING>(out, inner, depth)?;
+        match inner {
+            // Most values are text, which is written here and not where all others are.
+            Value::String(text) => write_text::<IN_STRING>(out, text),
+            inner => write::<IN_STRING>(out, inner, depth)?,
+        }
     }
-    out.push(b'}');
+    close_object(out, begin);
     Ok(())
 }
 
+/// Ends an object that begins here, in which each member was written as a further one: the first comma is its brace.
+#[inline]
+pub(crate) fn close_object(out: &mut Vec<u8>, begin: usize) {
+    match out.get_mut(begin) {
+        Some(comma) => *comma = b'{',
+        None => out.push(b'{'),
+    }
+    out.push(b'}');
+}
+
+#[inline]
 fn write_text<const IN_STRING: bool>(out: &mut Vec<u8>, text: &Text) {
     match text.as_json() {
-        Some(json) if !IN_STRING => append(out, json.as_bytes()),
+        Some(json) if !IN_STRING => append(out, json),
         // Nothing in it is to be escaped but its quotes.
         Some(_) => plain_in_string(out, text),
         None => write_string::<IN_STRING>(out, text),

@@ -43,7 +43,9 @@ impl<'a> Object<'a> {
 
     /// The same of any name.
     pub(crate) fn any_name(&mut self, name: &str) -> &mut Vec<u8> {
-        self.between();
+        if !std::mem::take(&mut self.is_empty) {
+            self.out.push(b',');
+        }
         json::string(self.out, name);
         self.out.push(b':');
         self.out
@@ -57,13 +59,6 @@ impl<'a> Object<'a> {
     pub(crate) fn rest(&mut self) -> &mut Vec<u8> {
         debug_assert!(!self.is_empty, "the first member has no comma before it");
         self.out
-    }
-
-    #[inline]
-    fn between(&mut self) {
-        if !std::mem::take(&mut self.is_empty) {
-            self.out.push(b',');
-        }
     }
 
     pub(crate) fn str(&mut self, name: &'static str, text: &str) {
@@ -112,9 +107,12 @@ impl<'a> Object<'a> {
     /// An attribute, whose name may be at hand as it is to be written.
     #[inline]
     pub(crate) fn attribute(&mut self, name: &Text, value: &Value) -> Result<(), Unencodable> {
-        self.between();
-        json::text(self.out, name);
-        self.out.push(b':');
+        if std::mem::take(&mut self.is_empty) {
+            json::text(self.out, name);
+            self.out.push(b':');
+        } else {
+            json::further_name(self.out, name);
+        }
         self::value(self.out, value)
     }
 }

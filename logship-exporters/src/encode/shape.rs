@@ -118,13 +118,7 @@ fn is_named(record: &LogRecord, names: &[Text]) -> bool {
 
 /// Whether these are the names of the entries.
 fn are_named(entries: &[(Text, Value)], names: &[Text]) -> bool {
-    entries.len() == names.len() && entries.iter().zip(names).all(|((name, _), known)| is_equal(name, known))
-}
-
-/// Whether names are equal. Most are interned, and of those it is told soonest.
-#[inline(always)]
-fn is_equal(name: &Text, known: &Text) -> bool {
-    matches!((known.as_json(), name.as_json()), (Some(known), Some(name)) if std::ptr::eq(name, known)) || name == known
+    entries.len() == names.len() && entries.iter().zip(names).all(|((name, _), known)| name == known)
 }
 
 fn roles_by_name<R: Roles>(record: &LogRecord) -> Option<Named<R>> {
@@ -262,7 +256,7 @@ fn is_outlined<'o>(entries: &[(Text, Value)], names: &mut impl Iterator<Item = &
             (Value::Map(_), None) | (_, Some(_)) => false,
             (value, None) => is_flat(value),
         };
-        if !is_as_known || !is_equal(name, &known.name) {
+        if !is_as_known || *name != known.name {
             return false;
         }
         if let Value::Map(inner) = value

@@ -1,6 +1,7 @@
 //! Records as events of Splunk's HTTP Event Collector: objects one after another, with neither commas nor brackets.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 
 use logship_core::{Compression, Encoding, LogRecord, Text, Timestamp, Unencodable, Value};
 
@@ -11,35 +12,47 @@ use super::shape::{Named, Roles, Shapes, with_roles};
 /// Members of an event that we write ourselves: an attribute of such a name goes into the object `attributes`.
 const RESERVED: &[&str] = &["attributes", "logger", "message"];
 
-/// What does not change from record to record.
-#[derive(Clone, Debug, Default)]
+/// Fields that we write ourselves: none of all events has such a name.
+const OWN_FIELDS: &[&str] = &["level", "record_id", "service", "span_id", "trace_id"];
+
+/// Writes events with what does not change from record to record.
+#[derive(Clone, Debug)]
 pub(crate) struct SplunkEncoding {
-    pub(crate) key: String,
-    /// `source`, `sourcetype` and `index`, those there are.
-    pub(crate) metadata: Vec<(&'static str, String)>,
+    key: String,
     /// The host of records that do not say.
-    pub(crate) hostname: Option<String>,
-    /// Fields of all events.
-    pub(crate) fields: Vec<(String, String)>,
-    pub(crate) compression: Compression,
+    hostname: Option<String>,
+    /// What stands behind time and host in all events: the metadata, and of the fields those of all events and the name
+    /// of the first one that is the record's own.
+    shared: Vec<u8>,
+    compression: Compression,
 }
 
 impl SplunkEncoding {
-    /// With a key of what it is made of, and without fields that we write ourselves.
-    pub(crate) fn named(mut self) -> Self {
-        self.key = format!("splunk {:?} {:?} {:?} {:?}", self.metadata, self.hostname, self.fields, self.compression);
-        let own = ["level", "record_id", "service", "span_id", "trace_id"];
-        self.fields.retain(|(name, _)| !own.contains(&name.as_str()));
-        self
+    /// `metadata` is `source`, `sourcetype` and `index`, those there are; `fields` are those of all events.
+    pub(crate) fn new(
+        metadata: &[(&'static str, String)],
+        fields: &BTreeMap<String, String>,
+        hostname: Option<String>,
+        compression: Compression,
+    ) -> Self {
+        let mut shared = Vec::new();
+        let mut event = Object::open(&mut shared);
+        metadata.iter().for_each(|(name, value)| event.str(name, value));
+        let mut members = Object::open(event.name("fields"));
+        let fields = fields.iter().filter(|(name, _)| !OWN_FIELDS.contains(&name.as_str()));
+        fields.for_each(|(name, value)| json::string(members.any_name(name), value));
+        members.name("level");
+        // These are not the first members.
+        shared[0] = b',';
+        let key = format!("splunk {hostname:?} {} {compression:?}", String::from_utf8_lossy(&shared));
+        SplunkEncoding { key, hostname, shared, compression }
     }
 
-    /// What is searched by without reading the event: names without dots, flat values.
+    /// The metadata, and what is searched by without reading the event: names without dots, flat values.
     fn fields(&self, event: &mut Object<'_>, record: &LogRecord, service: Option<&Text>) {
-        let mut fields = Object::open(event.name("fields"));
-        for (name, value) in &self.fields {
-            json::string(fields.any_name(name), value);
-        }
-        fields.str("level", if record.severity.number() > 0 { record.severity.name() } else { record.severity_name() });
+        let mut fields = Object::begun(event.rest(), &self.shared);
+        let is_known = record.severity.number() > 0;
+        json::string(fields.rest(), if is_known { record.severity.name() } else { record.severity_name() });
         json::id(fields.name("record_id"), &record.id);
         if let Some(service) = service {
             fields.text("service", service);
@@ -55,7 +68,6 @@ impl SplunkEncoding {
         if let Some(host) = text_at(record, places.host).map(Text::as_str).or(self.hostname.as_deref()) {
             event.str("host", host);
         }
-        self.metadata.iter().for_each(|(name, value)| event.str(name, value));
         self.fields(&mut event, record, text_at(record, places.service));
         let mut members = Object::open(event.name("event"));
         if record.body != Value::Null {
@@ -128,9 +140,9 @@ mod tests {
     use super::super::shape;
 
     fn encoding() -> SplunkEncoding {
-        let metadata = vec![("source", "logship".to_owned()), ("sourcetype", "_json".to_owned())];
-        let fields = vec![("team".to_owned(), "shop".to_owned()), ("level".to_owned(), "mine".to_owned())];
-        SplunkEncoding { metadata, fields, hostname: Some("h".to_owned()), ..SplunkEncoding::default() }.named()
+        let metadata = [("source", "logship".to_owned()), ("sourcetype", "_json".to_owned())];
+        let fields = [("team", "shop"), ("level", "mine")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+        SplunkEncoding::new(&metadata, &fields.into(), Some("h".to_owned()), Compression::None)
     }
 
     fn text(record: &LogRecord) -> String {

@@ -178,7 +178,8 @@ impl<'a> Names<'a> {
 
 impl Written {
     fn new(name: &Text) -> Self {
-        let bytes: Box<[u8]> = name.as_json().map(|json| format!("{json}:").into_bytes().into()).unwrap_or_default();
+        // As in an object behind others, without the comma.
+        let bytes: Box<[u8]> = name.as_json_name().map(|json| json[1..].into()).unwrap_or_default();
         let mut head = [0; 16];
         head.iter_mut().zip(&bytes).for_each(|(place, byte)| *place = *byte);
         let mask = if bytes.len() < 16 { (1 << (8 * bytes.len())) - 1 } else { u128::MAX };
