@@ -159,7 +159,7 @@ impl OffsetStore for FileOffsets {
             };
             if tail.begins_lane(&delta) {
                 let mut generation = files.read_held(OPERATION, &lease)?;
-                generation.apply(&delta);
+                generation.content.apply(&delta);
                 generation.in_both = true;
                 tail = files.write(generation)?;
             } else {

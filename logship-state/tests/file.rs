@@ -239,7 +239,7 @@ async fn c6_offsets_are_text_a_person_can_read_and_edit() {
     let text = fs::read_to_string(&current).unwrap();
     let checksum = text.lines().find(|line| line.contains("checksum")).unwrap();
     let expected = format!(
-        "{{\n  \"version\": 2,\n  \"key\": \"k\",\n  \"epoch\": 2,\n  \"sequence\": 3,\n{checksum}\n  \"lanes\": {{\n    \"es\": {{\n      \"fingerprint\": \"\",\n      \"cursors\": {{\n        \"p\": \"00000000000000000003\"\n      }}\n    }}\n  }}\n}}\n"
+        "{{\n  \"version\": 2,\n  \"key\": \"k\",\n  \"epoch\": 2,\n{checksum}\n  \"lanes\": {{\n    \"es\": {{\n      \"fingerprint\": \"\",\n      \"cursors\": {{\n        \"p\": \"00000000000000000003\"\n      }}\n    }}\n  }}\n}}\n"
     );
     assert_eq!(text, expected);
     let edited = text.replace(&format!("{checksum}\n"), "").replace("00000000003", "00000000001");

@@ -401,7 +401,7 @@ async fn c3_epochs_grow_over_a_file_that_was_damaged_under_the_lease() {
     let store = place.open();
     let lease = taken(&store).await;
     fs::write(place.path(CURRENT), "").unwrap();
-    store.commit(&lease, &moved("es", "p0", Cursor::number(9))).await.unwrap();
+    store.commit(&lease, &moved("file", "p0", Cursor::number(9))).await.unwrap();
     drop(store);
     let next = taken(&place.open()).await;
     assert!(next.epoch > lease.epoch, "{} after {}", next.epoch, lease.epoch);

@@ -47,7 +47,6 @@ pub(super) struct Tail {
     previous: Option<String>,
     /// The file of the newest generation.
     stamp: Stamp,
-    sequence: u64,
     lanes: BTreeSet<String>,
     /// Made by the first commit.
     journal: Option<(File, Stamp)>,
@@ -293,9 +292,8 @@ impl Files {
     }
 
     fn try_append(&self, tail: &mut Tail, epoch: u64, change: &OffsetsDelta) -> io::Result<()> {
-        let sequence = tail.sequence + 1;
         let (base, previous) = (tail.base.clone(), tail.previous.clone());
-        let line = Entry { base, previous, sequence, epoch, change }.line()?;
+        let line = Entry { base, previous, epoch, change }.line()?;
         let is_new = tail.journal.is_none();
         let mut file = match tail.journal.take() {
             Some((file, _)) => file,
@@ -308,7 +306,6 @@ impl Files {
         }
         let stamp = Stamp::of(&file.metadata()?);
         tail.journal = Some((file, stamp));
-        tail.sequence = sequence;
         Ok(())
     }
 
@@ -345,7 +342,6 @@ impl Files {
             base: content.checksum.clone().unwrap_or_default(),
             previous,
             stamp: new.stamp.ok_or_else(missing)?,
-            sequence: content.sequence,
             lanes: content.lanes.keys().cloned().collect(),
             journal: None,
         })

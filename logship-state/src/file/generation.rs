@@ -6,8 +6,8 @@ use std::{fmt, io};
 use logship_core::{LaneOffset, OffsetKey, Offsets, OffsetsDelta};
 use serde::{Deserialize, Serialize};
 
-/// The form of the files. A file of a later one is refused, so that no program overlooks a journal: the second form
-/// has one, and the count of commits.
+/// The form of the files. A file of a later one is refused, so that no program overlooks a journal, which the first
+/// form had not.
 pub(super) const VERSION: u32 = 2;
 
 /// What one file says.
@@ -17,9 +17,6 @@ pub(super) struct Content {
     pub(super) version: u32,
     pub(super) key: OffsetKey,
     pub(super) epoch: u64,
-    /// How many commits it has taken in, so that no two generations that differ have the same checksum.
-    #[serde(skip_serializing_if = "is_zero", default)]
-    pub(super) sequence: u64,
     /// Of everything else in the file. Absent where a person edited it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(super) checksum: Option<String>,
@@ -37,24 +34,18 @@ pub(super) struct Generation {
     pub(super) in_both: bool,
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference over")]
-fn is_zero(number: &u64) -> bool {
-    *number == 0
-}
-
 impl Content {
     /// What is known of a key without files.
     pub(super) fn empty(key: &OffsetKey) -> Content {
         let (key, lanes) = (key.clone(), BTreeMap::new());
-        Content { version: VERSION, key, epoch: 0, sequence: 0, checksum: None, lanes }
+        Content { version: VERSION, key, epoch: 0, checksum: None, lanes }
     }
 
     /// Takes over what a commit says.
-    pub(super) fn apply(&mut self, delta: &OffsetsDelta, sequence: u64) {
+    pub(super) fn apply(&mut self, delta: &OffsetsDelta) {
         let mut offsets = Offsets { lanes: std::mem::take(&mut self.lanes) };
         offsets.apply(delta);
         self.lanes = offsets.lanes;
-        self.sequence = sequence;
     }
 
     /// Reads a file's text. `Err` says what is wrong with it.
@@ -95,13 +86,11 @@ impl Content {
             version: u32,
             key: &'c OffsetKey,
             epoch: u64,
-            #[serde(skip_serializing_if = "is_zero")]
-            sequence: u64,
             lanes: &'c BTreeMap<String, LaneOffset>,
         }
-        let Content { version, key, epoch, sequence, lanes, .. } = self;
+        let Content { version, key, epoch, lanes, .. } = self;
         let mut hash = Fnv1a::default();
-        serde_json::to_writer(&mut hash, &Bare { version: *version, key, epoch: *epoch, sequence: *sequence, lanes })
+        serde_json::to_writer(&mut hash, &Bare { version: *version, key, epoch: *epoch, lanes })
             .map_err(|error| Fault::Damaged(error.to_string()))?;
         Ok(hash.to_string())
     }
@@ -139,11 +128,6 @@ impl Generation {
     /// damaged newest one is at most one more than what could be read.
     pub(super) fn raise_epoch(&mut self) {
         self.content.epoch += if self.is_current { 1 } else { 2 };
-    }
-
-    /// Takes over what a commit says.
-    pub(super) fn apply(&mut self, delta: &OffsetsDelta) {
-        self.content.apply(delta, self.content.sequence + 1);
     }
 }
 

@@ -16,8 +16,7 @@ pub(super) struct Entry<D = OffsetsDelta> {
     /// The checksum of the generation before that, from which it can be reached when that one is damaged.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(super) previous: Option<String>,
-    /// One more than that of the commit before.
-    pub(super) sequence: u64,
+    /// That of the lease.
     pub(super) epoch: u64,
     pub(super) change: D,
 }
@@ -56,8 +55,8 @@ pub(super) fn replay(journal: &[u8], content: &mut Content, follows: impl Fn(&En
     for line in journal.split_inclusive(|byte| *byte == b'\n') {
         let text = line.strip_suffix(b"\n").unwrap_or(line);
         match Entry::parse(text) {
-            Some(entry) if entry.sequence > content.sequence && follows(&entry) => {
-                content.apply(&entry.change, entry.sequence);
+            Some(entry) if follows(&entry) => {
+                content.apply(&entry.change);
                 content.epoch = content.epoch.max(entry.epoch);
             }
             Some(_) => {}

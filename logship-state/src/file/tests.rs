@@ -98,7 +98,7 @@ async fn c1_a_beginning_of_a_lane_cut_off_behind_any_step_is_whole_or_not_there(
         let (dir, before) = acknowledged().await;
         let mut after = before.clone();
         let mut generation = files(&dir).read().unwrap();
-        generation.apply(&moved("file", "a", 1));
+        generation.content.apply(&moved("file", "a", 1));
         after.apply(&moved("file", "a", 1));
         let left = cut(&files(&dir), &mut generation, steps);
         if steps > STEPS.len() {
