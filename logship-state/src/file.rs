@@ -29,9 +29,13 @@ use crate::fenced;
 ///
 /// - `k.offsets.json`: the offsets, with the `version` of the form, the `key`, the `epoch` of the newest lease, a
 ///   `checksum` and the `lanes`;
-/// - `k.offsets.previous.json`: the same, one commit older. Read, with a warning, when the newer file is damaged or
-///   missing: what the lost commit covered is shipped once more. When neither can be read, every method fails with
-///   [`ErrorKind::State`] and says what to do;
+/// - `k.offsets.journal`: the commits since, while somebody has the lease, or had it when the process was killed. A line
+///   each: a checksum and JSON with the checksum of the file above, to which alone it belongs. Lines that are damaged are
+///   left out, with a warning: what their commits covered is shipped once more;
+/// - `k.offsets.previous.json` and `k.offsets.previous.journal`: the offsets as they were before, and the commits that
+///   lead from there to the newer file. Read, with a warning, when that is damaged or missing, together with its journal:
+///   so nothing is lost with one file. When neither `.json` can be read, every method fails with [`ErrorKind::State`] and
+///   says what to do;
 /// - `k.lock`: locked by the operating system for whoever has the lease, and says who that is.
 ///
 /// **Leases.** The lock is the lease, also between two stores in one process. It ends when it is released, when the
@@ -39,8 +43,15 @@ use crate::fenced;
 /// is not counted here: a holder that lives never expires. The folder must be on a disk whose locks work, which network
 /// file systems do not promise.
 ///
-/// **Durability.** A commit writes the whole file anew, syncs it, renames it and syncs the folder, on a thread for
-/// blocking work. A call that is dropped may still finish there; the next one waits for it.
+/// Journals are folded into `k.offsets.json` when the lease is taken, when it is given back, and when they are longer than
+/// 64 KiB and than that file. So while nobody has the lease, and nobody was killed, that file says everything. An edit
+/// wins over the journal, also while somebody has the lease.
+///
+/// **Durability.** A commit adds a line and syncs it, on a thread for blocking work, so it costs the same however many
+/// partitions are known that did not move. One that says where a lane begins writes both `.json` files instead, so that
+/// no damage to one file or line can lose that. A file is written anew, synced and renamed, and the folder is synced.
+/// After a call that failed the next one reads what is there, and goes on from that. A call that is dropped may still
+/// finish; the next one waits for it.
 ///
 /// The folder is made when the first lease is taken; the folder above it must exist.
 #[derive(Debug)]
