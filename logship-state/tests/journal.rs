@@ -285,12 +285,15 @@ async fn c6_what_a_person_edits_wins_over_the_journals() {
     let place = Place::new();
     crashed(&place).await;
     edit(&place.path(CURRENT));
-    let edited = place.load().await;
+    let mut edited = place.load().await;
     assert_eq!(edited.lanes["es"].cursors["p1"], Cursor::number(0));
     assert_eq!(edited.lanes["es"].cursors["p7"], Cursor::number(0), "the journal does not count any more");
     let store = place.open();
     let lease = taken(&store).await;
     assert_eq!(place.load().await, edited);
+    let delta = moved("es", "p3", Cursor::number(33));
+    store.commit(&lease, &delta).await.unwrap();
+    edited.apply(&delta);
     fs::write(place.path(CURRENT), "").unwrap();
     assert_eq!(place.load().await, edited, "what was edited away does not come back");
 
