@@ -137,6 +137,7 @@ impl OffsetStore for FileOffsets {
             let held = leases.remove(&lease.key);
             if files.have_journal()
                 && let Err(error) = fold(files, OPERATION, &lease)
+                && error.kind() != ErrorKind::Fenced
             {
                 tracing::warn!(
                     key = %lease.key,
