@@ -79,6 +79,12 @@ mutate "no letters take the place of others" $core/dead_letter.rs \
 mutate "an old lease moves nothing" logship-core/src/offset_document.rs \
   'Some(holder) if self.epoch == lease.epoch &&' 'Some(holder) if self.epoch >= lease.epoch &&' \
   cargo test -q -p logship-state --locked --test memory
+mutate "a journal counts for the file it follows alone" logship-state/src/file/files.rs \
+  '&mut content, |entry, sum| entry.base == sum)?' '&mut content, |entry, _| !entry.base.is_empty())?' \
+  cargo test -q -p logship-state --locked --test journal
+mutate "a journal stays until the file has taken its place" logship-state/src/file/files.rs \
+  'Files::take_place, Files::keep_journal]' 'Files::keep_journal, Files::take_place]' \
+  cargo test -q -p logship-state --locked --lib file
 mutate "only what every lane is known to have is deleted" $core/deleter.rs \
   'lanes.all(|((_, filter), shipped)| shipped.contains(&id) || !filter.matches(record))' 'lanes.all(|_| id > 0)' \
   "${simulation[@]}"

@@ -33,7 +33,12 @@ pub(crate) fn stages(stages: &mut Stages, runtime: &Runtime, dir: &Path) {
             },
         );
         let of = |store: &str| format!("commit: {store}, of {partitions}");
-        stages.compare(&of("file"), 1, commits(runtime, FileOffsets::new(dir.join("file")), partitions), || file(dir));
+        let mut file = File::create_new(dir.join("bare")).unwrap();
+        stages.compare(&of("file"), 1, commits(runtime, FileOffsets::new(dir.join("file")), partitions), || {
+            // The least that survives a power cut: a line that is added.
+            file.write_all(b"{\"part00000\":\"00000000000000000001\"}\n").unwrap();
+            file.sync_data().unwrap();
+        });
         let store = SqliteOffsets::new(dir.join("offsets.sqlite"));
         let mut database = runtime.block_on(database(dir)).unwrap();
         stages.compare(&of("sqlite"), 1, commits(runtime, store, partitions), || {
@@ -69,16 +74,6 @@ fn commits(runtime: &Runtime, store: impl OffsetStore, partitions: i64) -> impl 
         position += 1;
         runtime.block_on(store.commit(&lease, &moved(0, 1, position))).unwrap();
     }
-}
-
-/// The least that survives a power cut: a file of one line, which takes the place of the one before.
-fn file(dir: &Path) {
-    let (new, old) = (dir.join("bare.new"), dir.join("bare"));
-    let mut file = File::create(&new).unwrap();
-    file.write_all(b"{\"part00000\":\"00000000000000000001\"}\n").unwrap();
-    file.sync_all().unwrap();
-    std::fs::rename(new, old).unwrap();
-    File::open(dir).unwrap().sync_all().unwrap();
 }
 
 /// As durable as the store's own.

@@ -135,22 +135,28 @@ impl LaneOffset {
 }
 
 /// What one commit changes. Changes nothing that it does not name.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct OffsetsDelta {
     /// By lane id.
     pub lanes: BTreeMap<String, LaneDelta>,
 }
 
 /// What one commit changes for one lane.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct LaneDelta {
     /// The new fingerprint.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<String>,
     /// The new beginning of partitions without a cursor.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
     /// The new cursors, by partition name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub cursors: BTreeMap<String, Cursor>,
     /// The new windows, by partition name, each as a whole; `None` for one that is gone.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub windows: BTreeMap<String, Option<Window>>,
 }
 

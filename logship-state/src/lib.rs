@@ -17,8 +17,6 @@ pub mod azure_blob;
 pub mod file;
 #[cfg(feature = "gcs")]
 pub mod gcs;
-#[cfg(feature = "file")]
-mod generation;
 #[cfg(feature = "memory")]
 pub mod memory;
 #[cfg(feature = "mysql")]

@@ -1,38 +1,55 @@
 //! What a file of offsets says.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::{fmt, io};
 
-use logship_core::{LaneOffset, OffsetKey};
+use logship_core::{LaneOffset, OffsetKey, Offsets, OffsetsDelta};
 use serde::{Deserialize, Serialize};
 
-/// The form of the files. A file of a later one is refused.
-pub(crate) const VERSION: u32 = 1;
+/// The form of the files. A file of a later one is refused, so that no program overlooks a journal, which the first
+/// form had not.
+pub(super) const VERSION: u32 = 2;
 
 /// What one file says.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Content {
-    pub(crate) version: u32,
-    pub(crate) key: OffsetKey,
-    pub(crate) epoch: u64,
+pub(super) struct Content {
+    pub(super) version: u32,
+    pub(super) key: OffsetKey,
+    pub(super) epoch: u64,
     /// Of everything else in the file. Absent where a person edited it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub(crate) checksum: Option<String>,
-    pub(crate) lanes: BTreeMap<String, LaneOffset>,
+    pub(super) checksum: Option<String>,
+    pub(super) lanes: BTreeMap<String, LaneOffset>,
 }
 
 /// What was read, and how it is to be replaced.
 #[derive(Debug)]
-pub(crate) struct Generation {
-    pub(crate) content: Content,
+pub(super) struct Generation {
+    /// With what the journals say. The checksum is that of the file.
+    pub(super) content: Content,
     /// The newest file was whole. Otherwise it must not take the place of the one before it.
-    pub(crate) is_current: bool,
+    pub(super) is_current: bool,
+    /// It is to stand in both files: what would be read without it could pass something over.
+    pub(super) in_both: bool,
 }
 
 impl Content {
+    /// What is known of a key without files.
+    pub(super) fn empty(key: &OffsetKey) -> Content {
+        let (key, lanes) = (key.clone(), BTreeMap::new());
+        Content { version: VERSION, key, epoch: 0, checksum: None, lanes }
+    }
+
+    /// Takes over what a commit says.
+    pub(super) fn apply(&mut self, delta: &OffsetsDelta) {
+        let mut offsets = Offsets { lanes: std::mem::take(&mut self.lanes) };
+        offsets.apply(delta);
+        self.lanes = offsets.lanes;
+    }
+
     /// Reads a file's text. `Err` says what is wrong with it.
-    pub(crate) fn parse(text: &[u8], key: &OffsetKey) -> Result<Content, Fault> {
+    pub(super) fn parse(text: &[u8], key: &OffsetKey) -> Result<Content, Fault> {
         #[derive(Deserialize)]
         struct Form {
             version: u32,
@@ -62,9 +79,8 @@ impl Content {
         }
     }
 
-    /// The checksum: 64-bit FNV-1a, in hexadecimal, of the compact JSON without the checksum. It is there to notice
-    /// damage, not an enemy.
-    pub(crate) fn sum(&self) -> Result<String, Fault> {
+    /// The checksum: that of the compact JSON without it.
+    pub(super) fn sum(&self) -> Result<String, Fault> {
         #[derive(Serialize)]
         struct Bare<'c> {
             version: u32,
@@ -73,15 +89,27 @@ impl Content {
             lanes: &'c BTreeMap<String, LaneOffset>,
         }
         let Content { version, key, epoch, lanes, .. } = self;
-        let mut hash = Fnv1a(0xcbf2_9ce4_8422_2325);
+        let mut hash = Fnv1a::default();
         serde_json::to_writer(&mut hash, &Bare { version: *version, key, epoch: *epoch, lanes })
             .map_err(|error| Fault::Damaged(error.to_string()))?;
-        Ok(format!("{:016x}", hash.0))
+        Ok(hash.to_string())
     }
 }
 
-/// Hashes what is written to it. There may be ten thousand partitions, and a commit makes the sum twice.
-struct Fnv1a(u64);
+/// The 64-bit FNV-1a of what is written to it, in hexadecimal. It is there to notice damage, not an enemy.
+pub(super) struct Fnv1a(u64);
+
+impl Default for Fnv1a {
+    fn default() -> Self {
+        Fnv1a(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl fmt::Display for Fnv1a {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
 
 impl io::Write for Fnv1a {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -98,13 +126,13 @@ impl io::Write for Fnv1a {
 impl Generation {
     /// Makes the epoch larger than that of every lease before. A generation raises it by one at most, so that of a
     /// damaged newest one is at most one more than what could be read.
-    pub(crate) fn raise_epoch(&mut self) {
+    pub(super) fn raise_epoch(&mut self) {
         self.content.epoch += if self.is_current { 1 } else { 2 };
     }
 }
 
 /// Why a file is of no use.
-pub(crate) enum Fault {
+pub(super) enum Fault {
     Missing,
     /// The generation before it takes its place.
     Damaged(String),
