@@ -152,7 +152,7 @@ async fn p5_a_lane_gets_no_further_ahead_than_helps_it() {
     let page = source.read(&Partition::new("rows"), &Start::Earliest, &Query::all(), limits).await.unwrap();
     let records = page.bytes();
     let chunk = Chunk::of_page(page, Hangs.encoding().as_deref()).unwrap();
-    let body = chunk.body().unwrap().bytes.len();
+    let body = chunk.body().unwrap().len();
     let shipper = LogShipper::builder(source)
         .offsets(MemoryOffsets::new())
         .lookback(None)
