@@ -166,9 +166,8 @@ pub(crate) fn measure(
     for _ in 0..runs {
         keep(&mut logship, child(scenario, false).spawn(receiver)?);
         match scenario.limit() {
-            Some(Limit::Loop) => keep(&mut reference, child(scenario, true).spawn(receiver)?),
-            Some(Limit::Scenario(limit)) => keep(&mut reference, child(limit, false).spawn(receiver)?),
-            None => {}
+            Limit::Loop => keep(&mut reference, child(scenario, true).spawn(receiver)?),
+            Limit::Scenario(limit) => keep(&mut reference, child(limit, false).spawn(receiver)?),
         }
     }
     let logship = logship.ok_or("nothing was measured")?;

@@ -75,13 +75,12 @@ pub(crate) struct Scenario {
 
 impl Scenario {
     /// What it is measured against: its reference loop, or, for records in many partitions, the same in one.
-    pub(crate) fn limit(self) -> Option<Limit> {
+    pub(crate) fn limit(self) -> Limit {
         match (self.from, self.to) {
             (From::Memory(partitions), _) if partitions > 1 => {
-                Some(Limit::Scenario(Scenario { from: From::Memory(1), ..self }))
+                Limit::Scenario(Scenario { from: From::Memory(1), ..self })
             }
-            (_, To::Null) => None,
-            _ => Some(Limit::Loop),
+            _ => Limit::Loop,
         }
     }
 }

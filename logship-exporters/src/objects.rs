@@ -122,7 +122,7 @@ impl ObjectExporter {
     /// Writes to a bucket of one's own; `kind` is what a configuration calls it. Asks nobody yet.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`], which names the field.
+    /// [`ErrorKind::Config`](logship_core::ErrorKind::Config), which names the field.
     pub fn new(kind: &'static str, bucket: Arc<dyn Bucket>, options: ObjectOptions) -> Result<Self, Error> {
         let positive =
             [("max_lines_per_file", options.max_lines_per_file), ("max_bytes_per_file", options.max_bytes_per_file)];
