@@ -34,7 +34,17 @@ const ELSEWHERE: &[(&str, &str, &str)] = &[
         "c1_a_commit_cut_off_between_its_renames_changes_nothing",
         "logship-state/tests/file.rs",
     ),
-    ("H14 damaged state", "c5_a_damaged_newest_file_falls_back_one_commit_and_goes_on", "logship-state/tests/file.rs"),
+    (
+        "H14 damaged state",
+        "c5_a_damaged_newest_file_loses_nothing_that_is_in_the_journal",
+        "logship-state/tests/file.rs",
+    ),
+    ("H14 damaged journal", "c5_a_damaged_byte_of_a_journal_costs_its_line_alone", "logship-state/tests/journal.rs"),
+    (
+        "H12 torn journal",
+        "c5_a_journal_that_is_cut_anywhere_has_every_line_before_the_cut",
+        "logship-state/tests/journal.rs",
+    ),
     (
         "H16 ties across a cut, at every source",
         "c1_each_record_is_given_once_and_in_order",
