@@ -97,7 +97,7 @@ mutate "redaction comes before any lane" logship-core/src/page.rs \
 mutate "a record that is made again is transformed again" logship-core/src/page.rs \
   'Passage::new(&self.preparation)' 'Passage::new(&Preparation::default())' \
   cargo test -q -p logship-core --locked --lib page
-mutate "lanes share a body only of the same records" logship-core/src/chunk.rs \
+mutate "lanes share a body only of the same records" logship-core/src/body.rs \
   'Arc::as_ptr(&segment.page) && *range == segment.range' 'Arc::as_ptr(&segment.page) && !range.is_empty()' \
   cargo test -q -p logship-core --locked --lib chunk
 mutate "a key that a neighbour has found is good for all" logship-exporters/src/rotated.rs \

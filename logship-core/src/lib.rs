@@ -11,6 +11,7 @@
 //! This crate has no HTTP client, no database driver and no vendor in it, starts no threads of its own, installs
 //! nothing process-wide, and reads the clock only through [`Clock`] and `tokio::time`.
 
+mod body;
 mod builder;
 mod chunk;
 mod compression;
@@ -50,8 +51,9 @@ mod window;
 pub use async_trait::async_trait;
 pub use tokio_util::sync::CancellationToken;
 
+pub use body::Body;
 pub use builder::LogShipperBuilder;
-pub use chunk::{Begins, Body, Chunk};
+pub use chunk::{Begins, Chunk};
 pub use compression::Compression;
 pub use dead_letter::DeadLetter;
 pub use encoding::{Encoding, Grouping, Unencodable};

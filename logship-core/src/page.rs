@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use crate::chunk::Packed;
+use crate::body::Packed;
 use crate::encoding::{EncodedPage, Encoder, Encoding};
 use crate::engine::budget::{Gauge, Held};
 use crate::engine::buffers::Buffer;

@@ -229,10 +229,13 @@ impl Chunker {
         };
         pushed.skipped_to = end.filter(|end| !self.cover(input.partition, end));
         // What is full waits for nothing.
-        if !pushed.stopped && self.limits.chunk_records_max.is_some_and(|max| self.open.records >= max) {
-            pushed.cuts.extend(self.cut());
-        }
+        pushed.cuts.extend(if self.has_all() { self.cut() } else { None });
         pushed
+    }
+
+    /// Whether the waiting chunk has as many records as it may have.
+    fn has_all(&self) -> bool {
+        self.limits.chunk_records_max.is_some_and(|max| self.open.records >= max)
     }
 
     /// Whether nothing but the sizes of records decides in which chunk they go.
